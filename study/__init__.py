@@ -1,0 +1,1 @@
+"""EQ-VAE reproducibility study: library and pipeline stages."""

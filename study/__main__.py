@@ -1,0 +1,76 @@
+"""The `study` command: select a profile, check it, show finished runs in MLflow.
+
+Stages are run by `dvc repro`. Exit code 2: something the user gave is wrong; one line says what.
+"""
+
+import argparse
+import sys
+
+from study import paths
+from study.command import one_line_errors
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parse and run a subcommand."""
+    options = _parser().parse_args(arguments)
+    with one_line_errors():
+        options.run(options)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m study", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    use = commands.add_parser(
+        "use",
+        help="select a profile for dvc repro",
+        description="Check a profile and write its instances to params/study.yaml.",
+        epilog="examples: python -m study use smoke; python -m study use images data=image_folder",
+    )
+    use.add_argument("profile", help="a file of params/profile, without .yaml")
+    use.add_argument("replace", nargs="*", metavar="KEY=NAME", help="data=NAME, evaluation=NAME")
+    use.set_defaults(run=_use)
+    check = commands.add_parser("check", help="check the selected profile, its data and weights")
+    check.set_defaults(run=_check)
+    track = commands.add_parser("track", help="show a profile's finished stages in MLflow")
+    track.add_argument("profile", nargs="?", help="default: the selected profile")
+    track.set_defaults(run=_track)
+    return parser
+
+
+def _use(options: argparse.Namespace) -> None:
+    from study.config import ConfigError
+    from study.grid import select
+
+    replacements = {}
+    for text in options.replace:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise ConfigError(f"{text!r}: must be KEY=NAME")
+        replacements[key] = value
+    file = select(options.profile, replacements)
+    print(f"{paths.shown(file)}: profile {options.profile}; now run dvc repro")
+
+
+def _selected() -> str:
+    from study.config import load_grid
+
+    return str(load_grid(paths.GRID)["profile"])
+
+
+def _check(options: argparse.Namespace) -> None:
+    from study.grid import check_grid
+
+    profile = _selected()
+    check_grid(profile)
+    print(f"profile {profile}: parameters, data, weights and disk are fine")
+
+
+def _track(options: argparse.Namespace) -> None:
+    from study import tracking
+
+    tracking.sync(options.profile or _selected())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

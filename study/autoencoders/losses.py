@@ -1,0 +1,69 @@
+"""Loss terms of autoencoder training: reconstruction, KL or VQ, hinge PatchGAN.
+
+All terms are per pixel of the full-resolution image: the released code sums over pixels, which
+differs by that constant only, and Adam does not see constants.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from study.config import Reduction
+
+
+def reconstruction_weight(target: Tensor, full: Tensor, reduction: Reduction) -> float:
+    """Weight of a step's reconstruction terms.
+
+    `sum`: pixels of the target over pixels of the full-resolution image, s^2 for scale s, since the
+    released code sums over pixels [paper.md 1.3 item 7]; `mean`: 1.
+    """
+    if reduction is Reduction.mean:
+        return 1.0
+    return target[0].numel() / full[0].numel()
+
+
+class PatchDiscriminator(nn.Module):
+    """PatchGAN [pix2pix, 1611.07004], as deep as the smallest input allows, at most three levels."""
+
+    def __init__(self, smallest_side: int, width: int = 64) -> None:
+        super().__init__()
+        levels = max(1, min(3, int(math.log2(smallest_side)) - 2))
+        layers: list[nn.Module] = [nn.Conv2d(3, width, 4, 2, 1), nn.LeakyReLU(0.2)]
+        before = width
+        for level in range(1, levels + 1):
+            after = width * min(2**level, 8)
+            stride = 2 if level < levels else 1
+            layers += [
+                nn.Conv2d(before, after, 4, stride, 1, bias=False),
+                nn.BatchNorm2d(after),
+                nn.LeakyReLU(0.2),
+            ]
+            before = after
+        self.layers = nn.Sequential(*layers, nn.Conv2d(before, 1, 4, 1, 1))
+        self.apply(_initialise)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits per patch, B 1 h w; real is positive."""
+        return self.layers(images)
+
+
+def _initialise(module: nn.Module) -> None:
+    if isinstance(module, nn.Conv2d):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+    elif isinstance(module, nn.BatchNorm2d):
+        nn.init.normal_(module.weight, 1.0, 0.02)
+        nn.init.zeros_(module.bias)
+
+
+def hinge_discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
+    """0.5 (E[max(0, 1 - D(real))] + E[max(0, 1 + D(fake))])."""
+    return 0.5 * (functional.relu(1 - real).mean() + functional.relu(1 + fake).mean())
+
+
+def adaptive_weight(reconstruction: Tensor, adversarial: Tensor, last_layer: Tensor) -> Tensor:
+    """Ratio of the gradient norms at the decoder's last layer [VQGAN, 2012.09841, Eq. 7]."""
+    (ours,) = torch.autograd.grad(reconstruction, last_layer, retain_graph=True)
+    (theirs,) = torch.autograd.grad(adversarial, last_layer, retain_graph=True)
+    return (ours.norm() / (theirs.norm() + 1e-4)).clamp(0.0, 1e4).detach()

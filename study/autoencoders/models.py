@@ -1,0 +1,197 @@
+"""What an autoencoder is here, and adapters over the diffusers classes: kl, tiny, vq.
+
+diffusers is imported inside functions: it costs seconds, and not every command needs it.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from study import paths
+from study.autoencoders.weights import CLASSES
+from study.config import AutoencoderConfig, ConfigError, Family
+
+
+
+@dataclass(slots=True)
+class Posterior:
+    """Encoder output: mean and, for a Gaussian posterior, log-variance, both B c h w."""
+
+    mean: Tensor
+    logvar: Tensor | None
+
+    def sample(self, noise: Tensor | None) -> Tensor:
+        """Latents: mean + std * noise; the mean for a deterministic encoder or without noise."""
+        if self.logvar is None or noise is None:
+            return self.mean
+        return self.mean + torch.exp(0.5 * self.logvar) * noise
+
+    def kl(self) -> Tensor:
+        """KL divergence to N(0, I), summed over dimensions, B."""
+        if self.logvar is None:
+            return self.mean.new_zeros(len(self.mean))
+        terms = self.mean.square() + self.logvar.exp() - 1.0 - self.logvar
+        return 0.5 * terms.flatten(1).sum(1)
+
+
+@dataclass(slots=True)
+class Quantised:
+    """Nearest codebook entries of encoder features."""
+
+    embeddings: Tensor
+    """B c h w, with the straight-through gradient to the features."""
+    tokens: Tensor
+    """B h w, in 0..K-1."""
+    codebook_loss: Tensor
+    """Mean squared distance, gradient to the codebook only."""
+    commitment_loss: Tensor
+    """Mean squared distance, gradient to the features only."""
+
+
+class Autoencoder(nn.Module):
+    """One interface over the three families; images in [-1, 1], B 3 H W.
+
+    Latents are what `encode` returns and `decode` takes: for family vq the features before
+    quantisation, which `decode` quantises.
+    """
+
+    def __init__(self, family: Family, model: Any) -> None:
+        super().__init__()
+        self.family = family
+        self.model = model
+        config = model.config
+        if family is Family.tiny:
+            self.factor = 2 ** (len(config.encoder_block_out_channels) - 1)
+            self.channels = int(config.latent_channels)
+        else:
+            self.factor = 2 ** (len(config.block_out_channels) - 1)
+            channels = config.latent_channels
+            self.channels = int((config.vq_embed_dim or channels) if self.discrete else channels)
+
+    @property
+    def discrete(self) -> bool:
+        """Whether latents are quantised to tokens."""
+        return self.family is Family.vq
+
+    @property
+    def codebook_size(self) -> int:
+        """Number of codebook entries K (family vq)."""
+        return int(self.model.config.num_vq_embeddings)
+
+    def encode(self, images: Tensor) -> Posterior:
+        """Posterior of the latents, at 1/factor of the side."""
+        if self.family is Family.kl:
+            latent = self.model.encode(images).latent_dist
+            return Posterior(latent.mean, latent.logvar)
+        return Posterior(self.model.encode(images).latents, None)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Images of latents (family vq: of features, quantised first)."""
+        if self.discrete:
+            return self.decode_embeddings(self.quantise(latents).embeddings)
+        return self.model.decode(latents).sample
+
+    def quantise(self, features: Tensor) -> Quantised:
+        """Nearest codebook entries with straight-through gradient (family vq)."""
+        codebook = self.model.quantize.embedding.weight
+        flat = features.permute(0, 2, 3, 1).reshape(-1, features.shape[1])
+        tokens = torch.cdist(flat, codebook).argmin(1)
+        batch, _, height, width = features.shape
+        tokens = tokens.view(batch, height, width)
+        entries = self.entries(tokens)
+        return Quantised(
+            embeddings=features + (entries - features).detach(),
+            tokens=tokens,
+            codebook_loss=functional.mse_loss(entries, features.detach()),
+            commitment_loss=functional.mse_loss(features, entries.detach()),
+        )
+
+    def entries(self, tokens: Tensor) -> Tensor:
+        """Codebook entries of tokens: B h w to B c h w (family vq)."""
+        return self.model.quantize.embedding(tokens).permute(0, 3, 1, 2).contiguous()
+
+    def decode_embeddings(self, embeddings: Tensor) -> Tensor:
+        """Images of codebook entries (family vq)."""
+        return self.model.decode(embeddings, force_not_quantize=True).sample
+
+    def decode_tokens(self, tokens: Tensor) -> Tensor:
+        """Images of tokens B h w (family vq)."""
+        return self.decode_embeddings(self.entries(tokens))
+
+    def last_layer(self) -> nn.Parameter:
+        """Weight of the decoder's last convolution, where the adaptive GAN weight is measured."""
+        if self.family is Family.tiny:
+            layers = [m for m in self.model.decoder.layers if isinstance(m, nn.Conv2d)]
+            return layers[-1].weight
+        return self.model.decoder.conv_out.weight
+
+    def encoder_modules(self) -> list[nn.Module]:
+        """Modules that determine the latents."""
+        model = self.model
+        parts = (getattr(model, name, None) for name in ("encoder", "quant_conv", "quantize"))
+        return [part for part in parts if part is not None]
+
+    def save(self, folder: Path) -> None:
+        """Write a diffusers folder (safetensors)."""
+        self.model.save_pretrained(folder, safe_serialization=True)
+
+
+def create_autoencoder(config: AutoencoderConfig) -> Autoencoder:
+    """An autoencoder with fresh weights from `architecture`.
+
+    Raises:
+        ConfigError: the diffusers class refuses the arguments.
+    """
+    import diffusers
+
+    cls = getattr(diffusers, CLASSES[config.family])
+    arguments = dict(config.architecture)
+    # One block type per level; diffusers wants them spelt out.
+    if config.family is not Family.tiny:
+        levels = len(arguments.get("block_out_channels", []))
+        arguments["down_block_types"] = ["DownEncoderBlock2D"] * levels
+        arguments["up_block_types"] = ["UpDecoderBlock2D"] * levels
+    try:
+        return Autoencoder(config.family, cls(**arguments))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"architecture = {config.architecture}: {error}") from None
+
+
+def load_autoencoder(source: Path | str, family: Family | None = None) -> Autoencoder:
+    """Read a diffusers autoencoder in fp32 from a folder or a hub id.
+
+    Args:
+        source: folder (`Path`) or hub id (`str`).
+        family: required for a hub id; else read from the folder's config.
+
+    Raises:
+        FileNotFoundError: the folder is not there.
+        ConfigError: it holds no known autoencoder, or weights that do not match its config.
+    """
+    import diffusers
+
+    if isinstance(source, Path):
+        if not (source / "config.json").is_file():
+            raise FileNotFoundError(f"{paths.shown(source)}/config.json: no such file")
+        name = json.loads((source / "config.json").read_text()).get("_class_name")
+        families = {cls: family for family, cls in CLASSES.items()}
+        if name not in families:
+            raise ConfigError(f"{paths.shown(source)}: _class_name = {name!r}: must be one of "
+                              f"{', '.join(families)}")
+        family = families[name]
+    if family is None:
+        raise ConfigError(f"{source}: family must be given for a hub id")
+    cls = getattr(diffusers, CLASSES[family])
+    try:
+        model = cls.from_pretrained(
+            source, torch_dtype=torch.float32, use_safetensors=True, low_cpu_mem_usage=False
+        )
+    except (OSError, RuntimeError, ValueError) as error:
+        text = " ".join(str(error).split())[:300]
+        raise ConfigError(f"{source}: cannot load {CLASSES[family]}: {text}") from None
+    return Autoencoder(family, model).eval()

@@ -1,0 +1,72 @@
+"""How a stage module becomes a command: arguments, errors, threads, the end of its parent."""
+
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, TypeVar
+
+from study.config import STAGES, Cell, ConfigError, load
+from study.config.stages import StageConfig
+from study.tracking import Run
+
+if TYPE_CHECKING:
+    import torch
+
+Config = TypeVar("Config", bound=StageConfig)
+
+_PR_SET_PDEATHSIG = 1
+
+
+def stage(main: Callable[[Config, Run], None], file: str, *, record: bool = True) -> None:
+    """Run a stage's `main` on the cell given on the command line; exit 2 on bad input.
+
+    Args:
+        main: builds objects from its configuration, calls the library, records results.
+        file: `__file__` of the stage module; its stem is the stage's name.
+        record: write the metrics file; false for a stage that measures nothing.
+    """
+    name = Path(file).stem
+    die_with_parent()
+    with one_line_errors():
+        cell = Cell.parse(sys.argv[1:])
+        config = load(STAGES[name], cell)
+        with Run(name, cell, config) as run:
+            main(config, run)  # type: ignore[arg-type]
+            if record:
+                run.finish()
+
+
+def device() -> "torch.device":
+    """The GPU where there is one, else the CPU."""
+    import torch
+
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+class one_line_errors:  # noqa: N801 - reads as a statement
+    """Turn the errors a user can cause into one line on stderr and exit code 2."""
+
+    def __enter__(self) -> None:
+        """Nothing to set up."""
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, ConfigError | FileNotFoundError):
+            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+            sys.exit(2)
+
+
+def die_with_parent() -> None:
+    """Stop when the parent does: SIGTERM to dvc would else leave this process running."""
+    signal.signal(signal.SIGTERM, _terminate)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() == 1 and os.environ.get("DVC_STAGE"):
+            sys.exit(143)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    sys.exit(128 + number)

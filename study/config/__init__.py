@@ -1,0 +1,93 @@
+"""Parameters as dataclasses with range checks, and `load()`, the only place that touches Hydra.
+
+Scientific values have no default: they stand in `params/`. A group is a folder of `params/` with
+one file per choice; a section is a top-level key of a profile file.
+"""
+
+from study.config.autoencoder import (
+    ArmConfig,
+    AutoencoderConfig,
+    AutoencoderTrainingConfig,
+    CacheLatentsConfig,
+    Family,
+    Interpolation,
+    Reduction,
+    ScaleMode,
+    Trainable,
+)
+from study.config.cell import Cell
+from study.config.checks import ConfigError
+from study.config.data import (
+    DataConfig,
+    NetworkConfig,
+    PrepareDataConfig,
+    Role,
+    Source,
+    TrainNetworkConfig,
+)
+from study.config.evaluation import (
+    EvaluateAutoencoderConfig,
+    EvaluateGeneratorConfig,
+    EvaluationConfig,
+    Extractor,
+    ReferenceStatisticsConfig,
+    SamplerConfig,
+    SamplingMethod,
+)
+from study.config.generator import (
+    BackboneConfig,
+    DiTConfig,
+    GeneratorConfig,
+    MaskGITConfig,
+    Objective,
+    REPAConfig,
+    Scaling,
+    SiTConfig,
+    TrainGeneratorConfig,
+)
+from study.config.latents import LatentSpec
+from study.config.load import choices, load, load_grid, load_group, plain
+from study.config.stages import STAGES
+
+__all__ = [
+    "STAGES",
+    "ArmConfig",
+    "AutoencoderConfig",
+    "AutoencoderTrainingConfig",
+    "BackboneConfig",
+    "CacheLatentsConfig",
+    "Cell",
+    "ConfigError",
+    "DataConfig",
+    "DiTConfig",
+    "EvaluateAutoencoderConfig",
+    "EvaluateGeneratorConfig",
+    "EvaluationConfig",
+    "Extractor",
+    "Family",
+    "GeneratorConfig",
+    "Interpolation",
+    "LatentSpec",
+    "MaskGITConfig",
+    "NetworkConfig",
+    "Objective",
+    "PrepareDataConfig",
+    "REPAConfig",
+    "Reduction",
+    "ReferenceStatisticsConfig",
+    "Role",
+    "SamplerConfig",
+    "SamplingMethod",
+    "ScaleMode",
+    "Scaling",
+    "SiTConfig",
+    "Source",
+    "TrainGeneratorConfig",
+    "TrainNetworkConfig",
+    "Trainable",
+    "choices",
+    "load",
+    "load_grid",
+    "load_group",
+    "plain",
+]

@@ -1,0 +1,151 @@
+"""Parameters of autoencoders, arms and their training."""
+
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from study import paths
+from study.config.checks import Checked
+
+
+class Family(Enum):
+    """Autoencoder families: continuous Gaussian, continuous deterministic, discrete."""
+
+    kl = "kl"
+    tiny = "tiny"
+    vq = "vq"
+
+
+class Trainable(Enum):
+    """Which part of the autoencoder an arm trains."""
+
+    nothing = "nothing"
+    decoder = "decoder"
+    all = "all"
+
+
+class Interpolation(Enum):
+    """Resampling kernels of the spatial transform."""
+
+    bilinear = "bilinear"
+    bicubic = "bicubic"
+
+
+class Reduction(Enum):
+    """`sum`: a smaller image weighs less (released code); `mean`: every step weighs the same."""
+
+    sum = "sum"
+    mean = "mean"
+
+
+class ScaleMode(Enum):
+    """`none`: no resize; `isotropic`: one factor; `anisotropic`: one factor per side."""
+
+    none = "none"
+    isotropic = "isotropic"
+    anisotropic = "anisotropic"
+
+
+@dataclass(kw_only=True, slots=True)
+class AutoencoderConfig(Checked):
+    """Group `autoencoder`: weights to start from, or an architecture to train from scratch."""
+
+    family: Family
+    weights: str | None
+    """Folder in diffusers format or hub id; null: trained by `pretrain_autoencoder`."""
+    architecture: dict[str, Any]
+    """Constructor arguments of the diffusers class when trained from scratch; else empty."""
+    published_scale: float
+    """Factor of scaling `fixed`; the value published with the pretrained model."""
+
+    def __post_init__(self) -> None:
+        self._rule(
+            "architecture",
+            bool(self.architecture) != bool(self.weights),
+            "given exactly when weights is null",
+        )
+        self._above(0, "published_scale")
+
+    def weights_source(self) -> Path | str | None:
+        """Where weights come from: a folder below `weights/`, a hub id, or (None) pre-training."""
+        if self.weights is not None and self.weights.startswith("weights/"):
+            return paths.ROOT / self.weights
+        return self.weights
+
+
+@dataclass(kw_only=True, slots=True)
+class ArmConfig(Checked):
+    """Group `arm`: what distinguishes the fine-tuned autoencoders (paper Eq. 5 to 7)."""
+
+    trainable: Trainable
+    equivariance_probability: float
+    """Probability of a transformed step (1 - p_alpha in the paper's notation)."""
+    low_resolution_probability: float
+    """Probability of an untransformed step on a down-scaled image; absolute, not of the rest."""
+    scale: ScaleMode
+    rotation: bool
+    """Draw one of three non-zero quarter turns; false: none."""
+    interpolation: Interpolation
+    antialias: bool
+    reduction: Reduction
+
+    def __post_init__(self) -> None:
+        self._within(0, 1, "equivariance_probability", "low_resolution_probability")
+        total = self.equivariance_probability + self.low_resolution_probability
+        self._rule("low_resolution_probability", total <= 1, "at most 1 - equivariance_probability")
+        moves = self.rotation or self.scale is not ScaleMode.none
+        self._rule(
+            "equivariance_probability",
+            moves or self.equivariance_probability == 0,
+            "0 where neither scale nor rotation is on",
+        )
+
+
+@dataclass(kw_only=True, slots=True)
+class AutoencoderTrainingConfig(Checked):
+    """Sections `pretrain_autoencoder` and `finetune_autoencoder` (losses: paper Eq. 1)."""
+
+    steps: int
+    batch_size: int
+    learning_rate: float
+    """Peak; cosine decay to zero."""
+    perceptual_weight: float
+    """Weight of the in-domain perceptual distance beside L1."""
+    kl_weight: float
+    """Weight of the KL term, summed over latent dimensions (released code: 1e-6)."""
+    commitment_weight: float
+    """VQ: weight of the commitment term relative to the codebook term."""
+    adversarial_weight: float
+    """Factor on the adaptive generator weight of the hinge PatchGAN; 0: no discriminator."""
+    adversarial_start: int
+    """Step from which the adversarial term acts."""
+    discriminator_width: int
+    """Channels of the discriminator's first layer (released code: 64)."""
+    codebook_start: int
+    """VQ: steps without quantisation, after which the codebook is drawn from the features."""
+
+    def __post_init__(self) -> None:
+        self._at_least(1, "steps", "batch_size", "discriminator_width")
+        self._above(0, "learning_rate")
+        self._at_least(
+            0,
+            "perceptual_weight",
+            "kl_weight",
+            "commitment_weight",
+            "adversarial_weight",
+            "adversarial_start",
+            "codebook_start",
+        )
+
+
+@dataclass(kw_only=True, slots=True)
+class CacheLatentsConfig(Checked):
+    """Section `cache_latents`."""
+
+    batch_size: int
+    shard_images: int
+    """Images per shard file."""
+
+    def __post_init__(self) -> None:
+        self._at_least(1, "batch_size", "shard_images")

@@ -1,0 +1,27 @@
+"""Range checks that name field, value and rule."""
+
+
+class ConfigError(ValueError):
+    """A parameter is missing, unknown, of the wrong type or out of range; the text is one line."""
+
+
+class Checked:
+    """Base of the parameter dataclasses."""
+
+    __slots__ = ()
+
+    def _rule(self, name: str, holds: bool, rule: str) -> None:
+        if not holds:
+            raise ConfigError(f"{name} = {getattr(self, name)!r}: must be {rule}")
+
+    def _at_least(self, low: float, *names: str) -> None:
+        for name in names:
+            self._rule(name, getattr(self, name) >= low, f"at least {low}")
+
+    def _above(self, low: float, *names: str) -> None:
+        for name in names:
+            self._rule(name, getattr(self, name) > low, f"greater than {low}")
+
+    def _within(self, low: float, high: float, *names: str) -> None:
+        for name in names:
+            self._rule(name, low <= getattr(self, name) <= high, f"from {low} to {high}")

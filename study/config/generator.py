@@ -1,0 +1,138 @@
+"""Parameters of generators, their backbone and their training."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from study.config.checks import Checked
+
+
+class Objective(Enum):
+    """Generator objectives."""
+
+    dit = "dit"
+    sit = "sit"
+    repa = "repa"
+    maskgit = "maskgit"
+
+
+class Scaling(Enum):
+    """How a generator's latents are scaled: per-channel moments, or the published factor."""
+
+    standardised = "standardised"
+    fixed = "fixed"
+
+
+@dataclass(kw_only=True, slots=True)
+class BackboneConfig(Checked):
+    """Group `backbone`: the transformer, by the field's size names."""
+
+    width: int
+    depth: int
+    heads: int
+    patch_size: int
+    mlp_ratio: float
+
+    def __post_init__(self) -> None:
+        self._at_least(1, "depth", "heads", "patch_size")
+        self._above(0, "mlp_ratio")
+        self._rule("width", self.width % (4 * self.heads) == 0, "a multiple of 4 times heads")
+
+
+@dataclass(kw_only=True, slots=True)
+class DiTConfig(Checked):
+    """Group `generator`: DiT, discrete-time diffusion with learned variance (2212.09748)."""
+
+    objective: Objective
+    num_timesteps: int
+    beta_start: float
+    beta_end: float
+
+    def __post_init__(self) -> None:
+        self._at_least(2, "num_timesteps")
+        self._within(0, 1, "beta_start", "beta_end")
+
+
+@dataclass(kw_only=True, slots=True)
+class SiTConfig(Checked):
+    """Group `generator`: SiT, interpolant with velocity prediction (2401.08740)."""
+
+    objective: Objective
+    path: str
+    """linear or gvp."""
+
+    def __post_init__(self) -> None:
+        self._rule("path", self.path in ("linear", "gvp"), "linear or gvp")
+
+
+@dataclass(kw_only=True, slots=True)
+class REPAConfig(SiTConfig):
+    """Group `generator`: REPA, SiT plus alignment with a frozen encoder (2410.06940)."""
+
+    projection_weight: float
+    """Weight of the alignment term (published 0.5)."""
+    projection_depth: int
+    """Block after which hidden tokens are projected (published 8 for L and XL)."""
+    projection_width: int
+    """Width of the projection MLP (published 2048)."""
+
+    def __post_init__(self) -> None:
+        # Not super(): a dataclass with slots is a new class, which zero-argument super misses.
+        SiTConfig.__post_init__(self)
+        self._above(0, "projection_weight")
+        self._at_least(1, "projection_depth", "projection_width")
+
+
+@dataclass(kw_only=True, slots=True)
+class MaskGITConfig(Checked):
+    """Group `generator`: MaskGIT, masked token prediction (2202.04200)."""
+
+    objective: Objective
+    schedule: str
+    """cosine or linear share of masked tokens."""
+    label_smoothing: float
+
+    def __post_init__(self) -> None:
+        self._rule("schedule", self.schedule in ("cosine", "linear"), "cosine or linear")
+        self._within(0, 1, "label_smoothing")
+
+
+@dataclass(kw_only=True, slots=True)
+class TrainGeneratorConfig(Checked):
+    """Section `train_generator`: the same for every generator and arm of a profile."""
+
+    steps: int
+    batch_size: int
+    learning_rate: float
+    warmup_steps: int
+    weight_decay: float
+    label_dropout: float
+    """Probability of the null class (classifier-free guidance)."""
+    gradient_clip: float
+    ema_half_life_images: int
+    """Published half-life in images (0.9999 at batch 256: 1.77 million)."""
+    ema_ramp: float
+    """The half-life is at most this share of the images seen so far."""
+    checkpoints: list[float]
+    """Fractions of the run at which weights are kept, ascending, last 1."""
+
+    def __post_init__(self) -> None:
+        self._at_least(1, "steps", "batch_size", "ema_half_life_images")
+        self._above(0, "learning_rate", "gradient_clip", "ema_ramp")
+        self._at_least(0, "warmup_steps", "weight_decay")
+        self._within(0, 1, "label_dropout", "ema_ramp")
+        c = self.checkpoints
+        self._rule(
+            "checkpoints",
+            bool(c) and c == sorted(set(c)) and c[0] > 0 and c[-1] == 1,
+            "ascending fractions of the run that end at 1",
+        )
+
+
+GeneratorConfig = DiTConfig | SiTConfig | REPAConfig | MaskGITConfig
+
+OBJECTIVES: dict[str, type[DiTConfig | SiTConfig | MaskGITConfig]] = {
+    "dit": DiTConfig,
+    "sit": SiTConfig,
+    "repa": REPAConfig,
+    "maskgit": MaskGITConfig,
+}

@@ -1,0 +1,164 @@
+"""`load()`: groups and sections of `params/` to checked dataclasses; nothing else touches Hydra."""
+
+from dataclasses import fields
+from enum import Enum
+from pathlib import Path
+from types import UnionType
+from typing import Any, TypeVar, get_type_hints
+
+from study import paths
+from study.config.cell import Cell
+from study.config.checks import ConfigError
+from study.config.generator import OBJECTIVES
+from study.config.stages import StageConfig
+
+Config = TypeVar("Config", bound=StageConfig)
+Group = TypeVar("Group")
+
+# The group whose choice has another name in the cell.
+_CHOICE = {"network": "role"}
+
+
+def load(schema: type[Config], cell: Cell) -> Config:
+    """Compose and check the configuration of one stage instance.
+
+    Args:
+        schema: the stage's configuration type (`study.config.stages`).
+        cell: which instance.
+
+    Raises:
+        ConfigError: one line that names file, field, value and rule.
+    """
+    hints = {k: v for k, v in get_type_hints(schema).items() if k != "cell"}
+    if not hints:
+        _require_profile(cell.profile)
+        return schema(cell=cell)
+    groups = {name: _choice(cell, name) for name in hints if (paths.PARAMS / name).is_dir()}
+    raw = _compose({"profile": cell.profile, **groups})
+    values: dict[str, Any] = {}
+    for name, hint in hints.items():
+        if name in groups:
+            values[name] = _convert(hint, raw[name], f"params/{name}/{groups[name]}.yaml: ")
+        else:
+            file = f"params/profile/{cell.profile}.yaml"
+            if name not in raw["profile"]:
+                raise ConfigError(f"{file}: {name}: missing section")
+            values[name] = _convert(hint, raw["profile"][name], f"{file}: {name}.")
+    return schema(cell=cell, **values)
+
+
+def load_group(schema: type[Group], group: str, name: str) -> Group:
+    """Compose and check one choice of one group.
+
+    Raises:
+        ConfigError: one line that names file, field, value and rule.
+    """
+    return _convert(schema, _compose({group: name})[group], f"params/{group}/{name}.yaml: ")
+
+
+def load_grid(path: Path) -> dict[str, Any]:
+    """Read a YAML file of plain names (a profile's grid, `study.yaml`) as dictionaries and lists.
+
+    Raises:
+        ConfigError: the file is missing or no YAML mapping.
+    """
+    from omegaconf import OmegaConf
+    from yaml import YAMLError
+
+    if not path.is_file():
+        raise ConfigError(f"{paths.shown(path)}: no such file; run python -m study use PROFILE")
+    try:
+        values = OmegaConf.to_container(OmegaConf.load(path))
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{paths.shown(path)}: not YAML: {_one_line(error)}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{paths.shown(path)}: must be a mapping")
+    return values  # type: ignore[return-value]
+
+
+def choices(group: str) -> list[str]:
+    """Names a group offers."""
+    return sorted(path.stem for path in (paths.PARAMS / group).glob("*.yaml"))
+
+
+def plain(config: Any) -> Any:
+    """Dataclasses and enums as what JSON holds."""
+    if isinstance(config, Enum):
+        return config.value
+    if hasattr(config, "__dataclass_fields__"):
+        return {item.name: plain(getattr(config, item.name)) for item in fields(config)}
+    if isinstance(config, dict):
+        return {key: plain(value) for key, value in config.items()}
+    if isinstance(config, list):
+        return [plain(value) for value in config]
+    return config
+
+
+def _choice(cell: Cell, group: str) -> str:
+    value = getattr(cell, _CHOICE.get(group, group))
+    if value is None:
+        raise ConfigError(f"{_CHOICE.get(group, group)}: missing; give {group}=NAME")
+    return str(value)
+
+
+def _require_profile(name: str) -> None:
+    _require_choice("profile", name)
+
+
+def _require_choice(group: str, name: str) -> None:
+    if name not in choices(group):
+        known = ", ".join(choices(group))
+        raise ConfigError(f"{group} = {name!r}: no file params/{group}/{name}.yaml; one of {known}")
+
+
+def _compose(selection: dict[str, str]) -> dict[str, Any]:
+    from hydra import compose, initialize_config_dir
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    for group, name in selection.items():
+        _require_choice(group, name)
+    try:
+        with initialize_config_dir(str(paths.PARAMS), version_base="1.3"):
+            composed = compose(None, [f"+{group}={name}" for group, name in selection.items()])
+        return OmegaConf.to_container(composed, resolve=True)  # type: ignore[return-value]
+    except (HydraException, OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
+        cause = error.__cause__ or error
+        raise ConfigError(f"params: {selection}: {_one_line(cause)}") from None
+
+
+def _convert(hint: Any, values: Any, where: str) -> Any:
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    if not isinstance(values, dict):
+        raise ConfigError(f"{where.rstrip('.: ')}: must be a mapping, is {values!r}")
+    schema = _objective_schema(values, where) if isinstance(hint, UnionType) else hint
+    try:
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), values))
+    except ConfigError as error:
+        raise ConfigError(f"{where}{error}") from None
+    except OmegaConfBaseException as error:
+        key = error.full_key or ""
+        given = f"{key} = {values[key]!r}" if key in values else key
+        text = (error.msg or str(error)).splitlines()[0]
+        rule = "missing; give a value" if "missing mandatory" in text else text
+        rule = (
+            f"unknown; one of {', '.join(f.name for f in fields(schema))}"
+            if ("not in" in text and key not in (f.name for f in fields(schema)))
+            else rule
+        )
+        raise ConfigError(f"{where}{given}: {rule}") from None
+
+
+def _objective_schema(values: dict[str, Any], where: str) -> Any:
+    name = values.get("objective")
+    if name not in OBJECTIVES:
+        raise ConfigError(f"{where}objective = {name!r}: must be one of {', '.join(OBJECTIVES)}")
+    return OBJECTIVES[name]
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,81 @@
+"""Checkpoints of a generator: weights as safetensors, and an index that describes them."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from study.config import BackboneConfig, GeneratorConfig, LatentSpec, Scaling
+from study.generators.objectives import build_objective
+
+
+@dataclass(kw_only=True, slots=True)
+class Checkpoint:
+    """One saved point of a run."""
+
+    step: int
+    images_seen: int
+    file: str
+    """EMA weights."""
+
+
+@dataclass(kw_only=True, slots=True)
+class GeneratorIndex:
+    """What is needed to rebuild and sample a run's networks."""
+
+    backbone: BackboneConfig
+    spec: LatentSpec
+    scaling: Scaling
+    features: int
+    """Width of REPA's target features; 0 without."""
+    checkpoints: list[Checkpoint]
+
+    def save(self, folder: Path) -> None:
+        """Write the index; a run without one is not finished."""
+        content = asdict(self) | {"scaling": self.scaling.value}
+        (folder / "index.json").write_text(json.dumps(content, indent=1) + "\n")
+
+
+def load_index(folder: Path) -> GeneratorIndex:
+    """Read a run's index.
+
+    Raises:
+        FileNotFoundError: the run is not finished.
+    """
+    file = folder / "index.json"
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: no such file; made by stage train_generator")
+    content: dict[str, Any] = json.loads(file.read_text())
+    return GeneratorIndex(
+        backbone=BackboneConfig(**content["backbone"]),
+        spec=LatentSpec(**content["spec"]),
+        scaling=Scaling(content["scaling"]),
+        features=content["features"],
+        checkpoints=[Checkpoint(**item) for item in content["checkpoints"]],
+    )
+
+
+def save_weights(file: Path, weights: dict[str, Tensor]) -> None:
+    """Write tensors as safetensors."""
+    save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, file)
+
+
+def load_generator(
+    folder: Path,
+    index: GeneratorIndex,
+    checkpoint: Checkpoint,
+    config: GeneratorConfig,
+    device: torch.device,
+) -> nn.Module:
+    """The network of one checkpoint with its EMA weights, frozen, in eval mode."""
+    objective = build_objective(config)
+    weights = load_file(folder / checkpoint.file)
+    if hasattr(objective, "features"):
+        objective.features = index.features  # pyright: ignore[reportAttributeAccessIssue]
+    network = objective.build(index.backbone, index.spec)
+    network.load_state_dict(weights)
+    return network.to(device).eval().requires_grad_(False)

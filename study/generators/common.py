@@ -1,0 +1,100 @@
+"""What objectives share: a batch, noise keyed by sample, guidance."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from study.config import BackboneConfig, LatentSpec, SamplerConfig
+from study.config.seeds import derive
+
+
+@dataclass(kw_only=True, slots=True)
+class Batch:
+    """What a training step sees."""
+
+    latents: Tensor | None
+    """Standardised, B c h w; None for tokens."""
+    tokens: Tensor | None
+    """B N; None for latents."""
+    labels: Tensor
+    """B; the null class where the label was dropped."""
+    images: Tensor | None
+    """B 3 H W in [-1, 1], flipped like the latents; only where the objective asks for them."""
+
+
+class SampleNoise:
+    """Random numbers that depend on seed and sample index only, not on the batch they are in."""
+
+    def __init__(self, seed: int, indices: list[int], device: torch.device) -> None:
+        self.device = device
+        self.generators = [
+            torch.Generator().manual_seed(derive(seed, "sample", index)) for index in indices
+        ]
+
+    def normal(self, shape: tuple[int, ...]) -> Tensor:
+        """Standard normal, B *shape."""
+        return self._stack(torch.randn, shape)
+
+    def uniform(self, shape: tuple[int, ...]) -> Tensor:
+        """Uniform on [0, 1), B *shape."""
+        return self._stack(torch.rand, shape)
+
+    def _stack(self, draw: Callable[..., Tensor], shape: tuple[int, ...]) -> Tensor:
+        rows = [draw(shape, generator=generator) for generator in self.generators]
+        return torch.stack(rows).to(self.device)
+
+
+class GeneratorObjective(Protocol):
+    """One method of training and sampling a generator."""
+
+    weights: dict[str, float]
+    """Weight of each loss term."""
+    needs_images: bool
+
+    def build(self, backbone: BackboneConfig, spec: LatentSpec) -> nn.Module:
+        """A network with fresh weights."""
+        ...
+
+    def terms(self, network: nn.Module, batch: Batch, numbers: torch.Generator) -> dict[str, Tensor]:
+        """Unweighted loss terms of a batch; `numbers` is a generator on the batch's device."""
+        ...
+
+    def sample(
+        self,
+        network: nn.Module,
+        spec: LatentSpec,
+        labels: Tensor,
+        noise: SampleNoise,
+        sampler: SamplerConfig,
+        num_steps: int,
+    ) -> Tensor:
+        """Standardised latents B c h w, or tokens B h w."""
+        ...
+
+
+def guided(
+    network: Callable[..., Tensor], x: Tensor, t: Tensor, labels: Tensor, null: int, scale: float
+) -> Tensor:
+    """Network output under classifier-free guidance: null + scale (class - null).
+
+    Args:
+        network: called with x, t, labels; once, on a doubled batch, where scale is not 1.
+        x: B c h w.
+        t: B.
+        labels: B.
+        null: index of the null class.
+        scale: 1 for none.
+    """
+    if scale == 1:
+        return network(x, t, labels)
+    twice = torch.cat([labels, torch.full_like(labels, null)])
+    with_class, without = network(torch.cat([x, x]), torch.cat([t, t]), twice).chunk(2)
+    return without + scale * (with_class - without)
+
+
+def times(x: Tensor, dimensions: int) -> Tensor:
+    """Append singleton dimensions to a vector B, so that it broadcasts over samples."""
+    return x.view(-1, *[1] * (dimensions - 1))

@@ -1,0 +1,29 @@
+"""From a generator's parameters to its objective."""
+
+from study.config import DiTConfig, GeneratorConfig, MaskGITConfig, REPAConfig
+from study.evaluation.networks import InDomainNetwork
+from study.generators.common import GeneratorObjective
+from study.generators.dit import DiT
+from study.generators.maskgit import MaskGIT
+from study.generators.repa import REPA
+from study.generators.sit import SiT
+
+
+def build_objective(
+    config: GeneratorConfig, target: InDomainNetwork | None = None
+) -> GeneratorObjective:
+    """The objective of a configuration.
+
+    Args:
+        config: one of the generator dataclasses.
+        target: frozen encoder of REPA; needed for training it, not for sampling.
+    """
+    match config:
+        case DiTConfig():
+            return DiT(config)
+        case MaskGITConfig():
+            return MaskGIT(config)
+        case REPAConfig():
+            return REPA(config, target)
+        case _:
+            return SiT(config)

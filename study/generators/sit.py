@@ -1,0 +1,134 @@
+"""SiT: velocity prediction on an interpolant between data and noise [2401.08740].
+
+Time runs from data (t = 0) to noise (t = 1), as in DiT and REPA; SiT's own code runs the other way.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from study.config import BackboneConfig, LatentSpec, SamplerConfig, SamplingMethod, SiTConfig
+from study.generators.backbone import Transformer
+from study.generators.common import Batch, SampleNoise, guided, times
+
+Velocity = Callable[[Tensor, float], Tensor]
+"""x_t (B c h w) and t to the velocity."""
+
+
+def interpolant(path: str, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """alpha_t, sigma_t and their derivatives: x_t = alpha_t x_0 + sigma_t eps [SiT, Sec. 2.2].
+
+    `linear`: alpha = 1 - t, sigma = t. `gvp`: alpha = cos(pi t / 2), sigma = sin(pi t / 2).
+    """
+    if path == "linear":
+        return 1 - t, t, -torch.ones_like(t), torch.ones_like(t)
+    quarter = math.pi / 2
+    return (
+        torch.cos(quarter * t),
+        torch.sin(quarter * t),
+        -quarter * torch.sin(quarter * t),
+        quarter * torch.cos(quarter * t),
+    )
+
+
+def score_from_velocity(path: str, velocity: Tensor, x: Tensor, t: Tensor) -> Tensor:
+    """Score of p_t: (alpha v - alpha' x) / (sigma (alpha' sigma - alpha sigma')) [SiT, Eq. 9]."""
+    alpha, sigma, d_alpha, d_sigma = interpolant(path, times(t, x.ndim))
+    return (alpha * velocity - d_alpha * x) / (sigma * (d_alpha * sigma - alpha * d_sigma))
+
+
+class SiT:
+    """Objective and samplers of SiT."""
+
+    needs_images = False
+
+    def __init__(self, config: SiTConfig) -> None:
+        self.config = config
+        self.weights = {"velocity": 1.0}
+
+    def build(self, backbone: BackboneConfig, spec: LatentSpec) -> nn.Module:
+        """The shared transformer with as many outputs as inputs."""
+        return Transformer(backbone, spec.channels, spec.channels, spec.side, spec.num_classes)
+
+    def noised(self, batch: Batch, numbers: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """x_t, t ~ U(0, 1) and the velocity alpha' x_0 + sigma' eps of a batch."""
+        x = batch.latents
+        if x is None:
+            raise ValueError("batch.latents: must be given for a continuous generator")
+        t = torch.rand(len(x), generator=numbers, device=x.device)
+        noise = torch.randn(x.shape, generator=numbers, device=x.device)
+        alpha, sigma, d_alpha, d_sigma = interpolant(self.config.path, times(t, x.ndim))
+        return alpha * x + sigma * noise, t, d_alpha * x + d_sigma * noise
+
+    def terms(self, network: nn.Module, batch: Batch, numbers: torch.Generator) -> dict[str, Tensor]:
+        """Mean squared error of the velocity [SiT, Eq. 7]."""
+        x_t, t, velocity = self.noised(batch, numbers)
+        return {"velocity": (network(x_t, t, batch.labels) - velocity).square().mean()}
+
+    def sample(
+        self,
+        network: nn.Module,
+        spec: LatentSpec,
+        labels: Tensor,
+        noise: SampleNoise,
+        sampler: SamplerConfig,
+        num_steps: int,
+    ) -> Tensor:
+        """Integrate from noise to data; B c h w, standardised."""
+        x = noise.normal((spec.channels, spec.side, spec.side))
+
+        def velocity(x: Tensor, t: float) -> Tensor:
+            moment = torch.full((len(x),), t, device=x.device)
+            return guided(network, x, moment, labels, spec.num_classes, sampler.cfg_scale)
+
+        match sampler.method:
+            case SamplingMethod.euler:
+                return integrate_ode(velocity, x, num_steps, second_order=False)
+            case SamplingMethod.heun:
+                return integrate_ode(velocity, x, num_steps, second_order=True)
+            case SamplingMethod.euler_maruyama:
+                last = sampler.last_step or 0.0
+                return integrate_sde(velocity, x, num_steps, last, noise, self.config.path)
+            case method:
+                raise ValueError(f"method = {method.value}: must be euler, heun or euler_maruyama")
+
+
+def integrate_ode(velocity: Velocity, x: Tensor, num_steps: int, second_order: bool) -> Tensor:
+    """Probability-flow ODE from t = 1 to 0 in equal steps, by Euler or Heun."""
+    moments = torch.linspace(1, 0, num_steps + 1).tolist()
+    for now, then in zip(moments, moments[1:], strict=False):
+        slope = velocity(x, now)
+        ahead = x + (then - now) * slope
+        if second_order:
+            ahead = x + (then - now) * 0.5 * (slope + velocity(ahead, then))
+        x = ahead
+    return x
+
+
+def integrate_sde(
+    velocity: Velocity,
+    x: Tensor,
+    num_steps: int,
+    last_step: float,
+    noise: SampleNoise,
+    path: str,
+) -> Tensor:
+    """Reverse SDE by Euler-Maruyama, diffusion sigma_t, one network call a step [SiT, Sec. 2.4].
+
+    num_steps - 1 equal steps from t = 1 to `last_step`, then one noise-free step of that size.
+    """
+    moments = torch.linspace(1, last_step, num_steps).tolist()
+
+    def drift(x: Tensor, t: float) -> tuple[Tensor, Tensor]:
+        moment = torch.full((len(x),), t, device=x.device)
+        v = velocity(x, t)
+        sigma = interpolant(path, times(moment, x.ndim))[1]
+        return v - sigma * score_from_velocity(path, v, x, moment), sigma
+
+    for now, then in zip(moments, moments[1:], strict=False):
+        slope, sigma = drift(x, now)
+        kick = torch.sqrt(2 * sigma * (now - then)) * noise.normal(tuple(x.shape[1:]))
+        x = x + (then - now) * slope + kick
+    return x - last_step * drift(x, moments[-1])[0]

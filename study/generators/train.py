@@ -1,0 +1,201 @@
+"""One training loop for all generators.
+
+All random numbers of a step derive from (seed, step), so that arms and generators with the same
+seed see the same images, flips, times, noise and label dropout.
+"""
+
+import copy
+import math
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from study.config import BackboneConfig, Scaling, TrainGeneratorConfig
+from study.config.seeds import derive
+from study.data.store import to_float
+from study.generators.checkpoints import Checkpoint, GeneratorIndex, save_weights
+from study.generators.common import Batch, GeneratorObjective
+from study.latents import LatentCache
+
+Log = Callable[[int, dict[str, float]], None]
+
+
+class LatentBatches:
+    """Batches of a cache: every image once per epoch, flips and posterior samples drawn anew."""
+
+    def __init__(
+        self,
+        cache: LatentCache,
+        scaling: Scaling,
+        images: np.ndarray | None,
+        config: TrainGeneratorConfig,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        self.cache, self.images, self.seed, self.device = cache, images, seed, device
+        self.size, self.label_dropout = config.batch_size, config.label_dropout
+        if not cache.spec.discrete:
+            self.offset, self.divisor = (v.to(device) for v in cache.spec.affine(scaling))
+
+    def draw(self, step: int, numbers: torch.Generator) -> Batch:
+        """The batch of a step.
+
+        Args:
+            step: from 0.
+            numbers: this step's generator on the device.
+        """
+        rng = np.random.default_rng(derive(self.seed, "generator", "batch", step))
+        first = step * self.size
+        indices = np.array([self._index(p) for p in range(first, first + self.size)])
+        flips = rng.random(self.size) < 0.5
+        labels = self.cache.labels[indices]
+        dropped = torch.from_numpy(rng.random(self.size) < self.label_dropout)
+        labels = labels.masked_fill(dropped, self.cache.spec.num_classes).to(self.device)
+        images = None
+        if self.images is not None:
+            images = to_float(torch.from_numpy(self.images[indices])).to(self.device)
+            flipped = torch.from_numpy(flips).to(self.device).view(-1, 1, 1, 1)
+            images = torch.where(flipped, images.flip(-1), images)
+        if self.cache.spec.discrete:
+            tokens = self.cache.tokens(indices, flips).flatten(1).to(self.device)
+            return Batch(latents=None, tokens=tokens, labels=labels, images=images)
+        mean, logvar = self.cache.moments(indices, flips)
+        latents = mean.to(self.device)
+        noise = torch.randn(latents.shape, generator=numbers, device=self.device)
+        if logvar is not None:
+            latents = latents + (0.5 * logvar.to(self.device)).exp() * noise
+        latents = (latents - self.offset) / self.divisor
+        return Batch(latents=latents, tokens=None, labels=labels, images=images)
+
+    def _index(self, position: int) -> int:
+        epoch, offset = divmod(position, len(self.cache))
+        return int(_order(len(self.cache), epoch, self.seed)[offset])
+
+
+@lru_cache(maxsize=2)
+def _order(count: int, epoch: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(derive(seed, "generator", "order", epoch)).permutation(count)
+
+
+class MovingAverage:
+    """EMA of weights whose half-life grows with training.
+
+    half-life = min(published, ramp x images seen): the papers' 0.9999 would mostly hold the initial
+    weights in short runs.
+    """
+
+    def __init__(self, network: nn.Module, config: TrainGeneratorConfig) -> None:
+        self.network = copy.deepcopy(network).eval().requires_grad_(False)
+        self.half_life, self.ramp = config.ema_half_life_images, config.ema_ramp
+        self.pairs = list(zip(self.network.parameters(), network.parameters(), strict=True))
+
+    @torch.no_grad()
+    def update(self, batch_size: int, images_seen: int) -> None:
+        """Move towards the current weights after a step of `batch_size` images."""
+        half_life = min(self.half_life, self.ramp * images_seen)
+        decay = 0.5 ** (batch_size / half_life)
+        ours, theirs = map(list, zip(*self.pairs, strict=True))
+        torch._foreach_lerp_(ours, theirs, 1 - decay)
+
+
+def checkpoint_steps(config: TrainGeneratorConfig) -> list[int]:
+    """Steps after which weights are kept."""
+    return sorted({max(1, round(share * config.steps)) for share in config.checkpoints})
+
+
+def train_generator(
+    folder: Path,
+    objective: GeneratorObjective,
+    cache: LatentCache,
+    images: np.ndarray | None,
+    backbone: BackboneConfig,
+    config: TrainGeneratorConfig,
+    scaling: Scaling,
+    seed: int,
+    device: torch.device,
+    log: Log,
+    steps: Callable[[range], Iterable[int]] = iter,
+) -> GeneratorIndex:
+    """Train a generator on cached latents and keep its EMA weights at the listed steps.
+
+    Args:
+        folder: where checkpoints and index go.
+        objective: loss terms and network.
+        cache: latents or tokens with labels.
+        images: pixel store, uint8 N 3 H W, for objectives that need images.
+        backbone: size of the transformer.
+        config: optimisation.
+        scaling: how latents are scaled.
+        seed: initial weights, data order and all noise.
+        device: where to train.
+        log: called with step and mean values since the last call.
+        steps: wraps the step range for progress.
+
+    Raises:
+        RuntimeError: a loss term is not finite.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(seed, "generator", "weights"))
+        network = objective.build(backbone, cache.spec).to(device)
+    average = MovingAverage(network, config)
+    optimiser = torch.optim.AdamW(
+        network.parameters(), config.learning_rate, weight_decay=config.weight_decay
+    )
+    batches = LatentBatches(
+        cache, scaling, images if objective.needs_images else None, config, seed, device
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    kept, saved = checkpoint_steps(config), []
+    interval, meter, since = max(1, config.steps // 100), {}, 0
+    for step in steps(range(config.steps)):
+        # learning rate
+        rate = config.learning_rate * min(1.0, (step + 1) / max(1, config.warmup_steps))
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        # batch
+        numbers = torch.Generator(device).manual_seed(derive(seed, "generator", "noise", step))
+        batch = batches.draw(step, numbers)
+        # loss terms
+        terms = objective.terms(network, batch, numbers)
+        loss = torch.stack([objective.weights[name] * term for name, term in terms.items()]).sum()
+        # backward, clip, step
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(network.parameters(), config.gradient_clip)
+        optimiser.step()
+        # EMA
+        images_seen = (step + 1) * config.batch_size
+        average.update(config.batch_size, images_seen)
+        # log
+        values = {"loss": loss.detach(), "gradient_norm": norm, **terms}
+        meter = {name: meter.get(name, 0) + value.detach() for name, value in values.items()}
+        since += 1
+        if since == interval or step + 1 in kept:
+            _report(log, step + 1, meter, since, rate)
+            meter, since = {}, 0
+        # checkpoint
+        if step + 1 in kept:
+            file = f"checkpoint-{step + 1:08d}.safetensors"
+            save_weights(folder / file, average.network.state_dict())
+            saved.append(Checkpoint(step=step + 1, images_seen=images_seen, file=file))
+    index = GeneratorIndex(
+        backbone=backbone,
+        spec=cache.spec,
+        scaling=scaling,
+        features=getattr(objective, "features", 0),
+        checkpoints=saved,
+    )
+    index.save(folder)
+    return index
+
+
+def _report(log: Log, step: int, sums: dict[str, Tensor], count: int, rate: float) -> None:
+    means = {name: float(total) / count for name, total in sums.items()}
+    for name, value in means.items():
+        if not math.isfinite(value):
+            raise RuntimeError(f"step {step}: {name} = {value}: must be finite")
+    log(step, {**means, "learning_rate": rate})

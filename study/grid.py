@@ -1,0 +1,289 @@
+"""From a profile's grid to the instances of every stage, and the checks before anything runs.
+
+`params/profile/NAME.yaml` says what is compared; `expand` turns that into the dictionaries of
+`params/study.yaml`, which the `foreach` stages of `dvc.yaml` read.
+"""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from study import paths
+from study.autoencoders.weights import check_weights, digest_weights, local
+from study.config import (
+    STAGES,
+    AutoencoderConfig,
+    Cell,
+    ConfigError,
+    DataConfig,
+    Family,
+    MaskGITConfig,
+    Objective,
+    Role,
+    SamplingMethod,
+    Source,
+    choices,
+    load,
+    load_grid,
+    load_group,
+)
+from study.config.stages import EvaluateGenerator, PrepareData, TrainGenerator
+from study.data.sources import check_source, digest_source
+
+Grid = dict[str, Any]
+
+LEAST_FREE_BYTES = 2e9
+"""Free disk space below which nothing is started."""
+
+_ODE_AND_SDE = (SamplingMethod.euler, SamplingMethod.heun, SamplingMethod.euler_maruyama)
+SAMPLERS = {
+    Objective.dit: (SamplingMethod.ddpm, SamplingMethod.ddim),
+    Objective.sit: _ODE_AND_SDE,
+    Objective.repa: _ODE_AND_SDE,
+    Objective.maskgit: (SamplingMethod.confidence,),
+}
+
+_KEYS = {"data", "evaluation", "seeds", "autoencoders", "generators"}
+_GENERATOR_KEYS = {"generator", "autoencoder", "arms", "backbone", "sampler", "scaling"}
+"""What an entry of `generators` holds."""
+
+_HEADER = """\
+# The grid of the selected profile, written by `python -m study use {profile}`. Do not edit: edit
+# params/profile/{profile}.yaml and select it again.
+"""
+
+
+def read_profile(profile: str, overrides: dict[str, str] | None = None) -> Grid:
+    """The `grid` section of a profile, with its keys checked.
+
+    Args:
+        profile: name of a file in `params/profile`.
+        overrides: replacements of plain entries, for example the name of the data.
+
+    Raises:
+        ConfigError: unknown profile, missing or unknown key, wrong type, unknown choice.
+    """
+    file = f"params/profile/{profile}.yaml"
+    if profile not in choices("profile"):
+        raise ConfigError(f"profile = {profile!r}: must be one of {', '.join(choices('profile'))}")
+    grid = load_grid(paths.PARAMS / "profile" / f"{profile}.yaml").get("grid")
+    if not isinstance(grid, dict) or set(grid) != _KEYS:
+        found = sorted(grid) if isinstance(grid, dict) else grid
+        raise ConfigError(f"{file}: grid = {found!r}: must have the keys {sorted(_KEYS)}")
+    for key, value in (overrides or {}).items():
+        if key not in ("data", "evaluation"):
+            raise ConfigError(f"{key}={value}: only data and evaluation can be replaced here")
+        grid[key] = value
+    _check_shape(grid, file)
+    return grid
+
+
+def _check_shape(grid: Grid, file: str) -> None:
+    def require(holds: bool, key: str, value: object, rule: str) -> None:
+        if not holds:
+            raise ConfigError(f"{file}: grid.{key} = {value!r}: must be {rule}")
+
+    def name(group: str, key: str, value: object) -> None:
+        known = choices(group)
+        require(value in known, key, value, f"one of {', '.join(known)}")
+
+    name("data", "data", grid["data"])
+    name("evaluation", "evaluation", grid["evaluation"])
+    seeds = grid["seeds"]
+    whole = isinstance(seeds, list) and all(isinstance(s, int) and s >= 0 for s in seeds)
+    require(whole and bool(seeds), "seeds", seeds, "a list of whole numbers from 0")
+    require(isinstance(grid["autoencoders"], dict), "autoencoders", grid["autoencoders"],
+            "a mapping of autoencoder to arms")
+    for autoencoder, arms in grid["autoencoders"].items():
+        name("autoencoder", "autoencoders", autoencoder)
+        require(isinstance(arms, list), f"autoencoders.{autoencoder}", arms, "a list of arms")
+        for arm in arms:
+            name("arm", f"autoencoders.{autoencoder}", arm)
+    require(isinstance(grid["generators"], list), "generators", grid["generators"], "a list")
+    for number, entry in enumerate(grid["generators"]):
+        key = f"generators[{number}]"
+        complete = isinstance(entry, dict) and set(entry) == _GENERATOR_KEYS
+        require(complete, key, entry, f"a mapping with the keys {sorted(_GENERATOR_KEYS)}")
+        for group in ("generator", "backbone", "sampler"):
+            name(group, f"{key}.{group}", entry[group])
+        known = grid["autoencoders"].get(entry["autoencoder"])
+        require(known is not None, f"{key}.autoencoder", entry["autoencoder"],
+                "one of the grid's autoencoders")
+        require(isinstance(entry["arms"], list) and set(entry["arms"]) <= set(known or []),
+                f"{key}.arms", entry["arms"], f"a list of arms among {known}")
+
+
+def expand(profile: str, grid: Grid) -> Grid:
+    """Dictionaries of instances by stage: instance name to the choices its command is given."""
+    base = Cell(profile=profile)
+    data = Cell(profile=profile, data=grid["data"])
+    stages: dict[str, list[tuple[Cell, dict[str, str]]]] = {name: [] for name in STAGES}
+
+    def add(stage: str, cell: Cell, **extra: str) -> None:
+        if cell.instance not in [known.instance for known, _ in stages[stage]]:
+            stages[stage].append((cell, extra))
+
+    def made(cell: Cell, **choice: Any) -> Cell:
+        return Cell(**(asdict(cell) | choice))
+
+    add("check_study", base)
+    add("prepare_data", data, source=_source("data", grid["data"], base))
+    for role in Role:
+        add("train_network", made(data, role=role.value))
+    add("reference_statistics", made(data, evaluation=grid["evaluation"]))
+    for seed in grid["seeds"]:
+        for autoencoder, arms in grid["autoencoders"].items():
+            weights = load_group(AutoencoderConfig, "autoencoder", autoencoder).weights
+            trained = made(data, autoencoder=autoencoder, seed=seed)
+            if weights is None:
+                add("pretrain_autoencoder", trained)
+                origin = str(paths.pretrained(trained).relative_to(paths.ROOT))
+            else:
+                origin = _source("autoencoder", autoencoder, base)
+            for arm in arms:
+                cell = made(trained, arm=arm)
+                add("finetune_autoencoder", cell, source=origin)
+                add("evaluate_autoencoder", made(cell, evaluation=grid["evaluation"]))
+        for entry in grid["generators"]:
+            for arm in entry["arms"]:
+                latents = made(data, autoencoder=entry["autoencoder"], arm=arm, seed=seed)
+                add("cache_latents", latents)
+                cell = made(
+                    latents,
+                    generator=entry["generator"],
+                    scaling=entry["scaling"],
+                    backbone=entry["backbone"],
+                )
+                aligned = entry["generator"] == Objective.repa.value
+                source = paths.network(data, "target") if aligned else paths.latents(latents)
+                add("train_generator", cell, source=str(source.relative_to(paths.ROOT)))
+                add(
+                    "evaluate_generator",
+                    Cell(
+                        **asdict(made(cell, sampler=entry["sampler"]))
+                        | {"backbone": None, "evaluation": grid["evaluation"]}
+                    ),
+                )
+    add("render_report", base)
+    return {"profile": profile} | {
+        stage: {
+            cell.instance: {k: v for k, v in asdict(cell).items() if v is not None} | extra
+            for cell, extra in cells
+        }
+        for stage, cells in stages.items()
+    }
+
+
+def _source(group: str, name: str, cell: Cell) -> str:
+    """Manifest of a local input; where there is none, the output every instance waits for."""
+    file = manifest_file(group, name)
+    path = file if file.is_file() else paths.outputs(cell.profile, "check_study", cell.profile)
+    return str(path.relative_to(paths.ROOT))
+
+
+def manifest_file(group: str, name: str) -> Path:
+    """Manifest of a local input: names, sizes and digests; stages depend on it, not on the tree."""
+    return paths.PARAMS / "inputs" / f"{group}-{name}.json"
+
+
+def write_manifests(grid: Grid) -> None:
+    """Describe the grid's local data and weights, so that a changed input reruns what it feeds.
+
+    An input that is not there keeps its manifest: results can be looked at without it.
+    """
+    data = load_group(DataConfig, "data", grid["data"])
+    if data.source in (Source.parquet, Source.image_folder):
+        _refresh(manifest_file("data", grid["data"]), str(data.path), lambda: digest_source(data))
+    for name in grid["autoencoders"]:
+        config = load_group(AutoencoderConfig, "autoencoder", name)
+        if local(config):
+            file = manifest_file("autoencoder", name)
+            _refresh(file, str(config.weights), partial(digest_weights, config))
+
+
+def _refresh(file: Path, path: str, digest: Callable[[], dict[str, Any]]) -> None:
+    if (paths.ROOT / path).is_dir():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(digest(), indent=1) + "\n")
+
+
+def select(profile: str, overrides: dict[str, str]) -> Path:
+    """Check a profile and write its instances to `params/study.yaml`.
+
+    Raises:
+        ConfigError: bad parameters, missing data or weights; nothing is written then.
+    """
+    from omegaconf import OmegaConf
+
+    grid = read_profile(profile, overrides)
+    check_instances(expand(profile, grid))
+    check_inputs(profile, grid)
+    write_manifests(grid)
+    text = _HEADER.format(profile=profile) + OmegaConf.to_yaml(
+        OmegaConf.create(expand(profile, grid))
+    )
+    if not paths.GRID.is_file() or paths.GRID.read_text() != text:
+        paths.GRID.write_text(text)
+    return paths.GRID
+
+
+def check_grid(profile: str) -> None:
+    """Check everything that the selected profile's instances need, before anything runs.
+
+    Raises:
+        ConfigError: bad parameters, missing data or weights, another profile selected, a full disk.
+    """
+    selected = load_grid(paths.GRID)
+    if selected.get("profile") != profile:
+        rule = f"must be {profile!r}; run python -m study use {profile}"
+        raise ConfigError(f"params/study.yaml: profile = {selected.get('profile')!r}: {rule}")
+    check_instances(selected)
+    chosen = next(iter(selected["prepare_data"].values()))["data"]
+    check_inputs(profile, read_profile(profile, {"data": chosen}))
+
+
+def check_instances(selected: Grid) -> None:
+    """Compose and range-check every instance, and what two sections must agree on."""
+    for stage, schema in STAGES.items():
+        for item in selected[stage].values():
+            choice = {key: value for key, value in item.items() if key != "source"}
+            config = load(schema, Cell(**choice))
+            if isinstance(config, TrainGenerator):
+                _check_generator(config)
+            elif isinstance(config, EvaluateGenerator):
+                allowed = SAMPLERS[config.generator.objective]
+                if config.sampler.method not in allowed:
+                    known = ", ".join(method.value for method in allowed)
+                    raise ConfigError(
+                        f"params/sampler/{item['sampler']}.yaml: method = "
+                        f"{config.sampler.method.value!r}: must be one of {known} for generator "
+                        f"{item['generator']}"
+                    )
+
+
+def _check_generator(config: TrainGenerator) -> None:
+    cell = config.cell
+    family = load_group(AutoencoderConfig, "autoencoder", str(cell.autoencoder)).family
+    if (family is Family.vq) != isinstance(config.generator, MaskGITConfig):
+        rule = "vq for maskgit, kl or tiny for the others"
+        raise ConfigError(
+            f"params/profile/{cell.profile}.yaml: generator {cell.generator} on family "
+            f"{family.value!r}: must be {rule}"
+        )
+
+
+def check_inputs(profile: str, grid: Grid) -> None:
+    """Check that data and weights are there and readable, and that outputs fit on the disk."""
+    data = load_group(DataConfig, "data", grid["data"])
+    cell = Cell(profile=profile, data=grid["data"])
+    check_source(data, load(PrepareData, cell).prepare_data)
+    for name in grid["autoencoders"]:
+        check_weights(load_group(AutoencoderConfig, "autoencoder", name))
+    free = shutil.disk_usage(paths.ROOT).free
+    if free < LEAST_FREE_BYTES:
+        rule = f"at least {LEAST_FREE_BYTES / 1e9:.0f} GB"
+        raise ConfigError(f"free disk space = {free / 1e9:.1f} GB: must be {rule}")

@@ -1,0 +1,109 @@
+"""What the report's figures share: the look of an arm, panels, legend, reproducible files."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from study.report.names import ARMS, NOT_RUN, arm_rank, count, generator
+from study.report.table import Row
+
+DPI = 150
+# Okabe and Ito's palette without yellow; arms keep colour and marker in every figure.
+_COLOURS = ("#7f7f7f", "#0072B2", "#D55E00", "#56B4E9", "#009E73", "#CC79A7", "#E69F00")
+_MARKERS = ("s", "o", "^", "D", "v", "P", "X", "*", "<", ">")
+_STYLE = {
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.spines.right": False,
+    "font.size": 9,
+    "grid.alpha": 0.3,
+}
+
+
+def arm_look(arm: str) -> dict[str, Any]:
+    """Colour, marker and dashes of an arm: readable without colour, the same in every figure."""
+    rank = arm_rank(arm)[0]
+    colour = _COLOURS[rank % len(_COLOURS)]
+    return {
+        "color": colour,
+        "linestyle": ("-.", "--", "-", ":")[rank % 4],
+        "marker": _MARKERS[rank % len(_MARKERS)],
+        "markerfacecolor": "white" if arm == "plain" else colour,
+    }
+
+
+def panels(rows: list[Row]) -> dict[str, list[Row]]:
+    """Rows by the title of their panel: a generator or an autoencoder, with what else differs."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(_title(row, rows), []).append(row)
+    return found
+
+
+def draw_panels(
+    content: dict[str, list[Row]],
+    draw: Callable[[Axes, list[Row]], None],
+    extra: Iterable[Line2D] = (),
+) -> Figure:
+    """A figure over training steps with one panel per entry and one legend for all.
+
+    Args:
+        content: rows by panel title.
+        draw: draws the rows into their panel and names its vertical axis.
+        extra: further entries of the legend.
+    """
+    columns = min(4, max(2, len(content)))
+    lines = max(1, -(-len(content) // columns))
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(3.3 * columns, 3.0 * lines + 0.4), layout="constrained")
+        places = figure.subplots(lines, columns, squeeze=False).flatten()
+        for axes, (title, rows) in zip(places, content.items(), strict=False):
+            draw(axes, rows)
+            _finish(axes, title, max(len(row.seeds) for row in rows))
+        for axes in places[len(content) :]:
+            axes.set_axis_off()
+        arms = {row.arm for rows in content.values() for row in rows}
+        handles = [_handle(arm) for arm in sorted(arms, key=arm_rank)]
+        if handles:
+            every = [*handles, *extra]
+            figure.legend(handles=every, loc="outside lower center", ncols=6, frameon=False)
+    return figure
+
+
+def save(figure: Figure, target: Path) -> None:
+    """Write png and pdf without dates, so that equal figures are equal files."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(target.with_suffix(".png"), dpi=DPI, metadata={"Software": None})
+    dateless = {"CreationDate": None, "Creator": None, "Producer": None}
+    figure.savefig(target.with_suffix(".pdf"), metadata=dateless)
+
+
+def _title(row: Row, rows: list[Row]) -> str:
+    name = row.choices.get("generator")
+    same = [other for other in rows if other.choices.get("generator") == name]
+    differs = [
+        row.choices[key]
+        for key in ("data", "autoencoder", "scaling")
+        if key in row.choices and len({other.choices.get(key) for other in same}) > 1
+    ]
+    head = [generator(name)] if name else ["autoencoder"]
+    return ", ".join([*head, *(differs or ([] if name else [row.choices["autoencoder"]]))])
+
+
+def _finish(axes: Axes, title: str, seeds: int) -> None:
+    axes.set_title(f"{title} (n = {seeds} seed{'s' if seeds > 1 else ''})", fontsize=10)
+    axes.set_xlabel("training step")
+    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: count(round(value))))
+    if not axes.lines:
+        axes.text(0.5, 0.5, NOT_RUN, ha="center", va="center", transform=axes.transAxes)
+
+
+def _handle(arm: str) -> Line2D:
+    return Line2D([], [], label=arm, linewidth=2, markersize=5, **arm_look(arm))

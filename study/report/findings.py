@@ -1,0 +1,139 @@
+"""What the report says in sentences; every number comes from the results."""
+
+import math
+from typing import Any
+
+import pandas as pd
+
+from study.report.names import (
+    CONTROL,
+    FRECHET,
+    NOT_RUN,
+    TREATMENT,
+    first_present,
+    generator,
+    label,
+)
+from study.report.results import instances
+from study.report.table import Row, gain_text, signed, table_rows
+from study.report.tables import checkpoint, gain_over_control, paired
+from study.statistics import paired_gain, t_interval
+
+_MACHINERY = "This profile shows that the machinery works. It is no evidence about EQ-VAE: "
+_SCOPES = {
+    "smoke": _MACHINERY + "a few training steps on tens of procedural images.",
+    "laptop": _MACHINERY + "procedural images, small networks and minutes of training.",
+    "lab": "Evidence at small scale: small models, small images, in-domain distance.",
+    "paper": "The paper's own models and data.",
+}
+
+
+def scope(profile: str) -> str:
+    """What the profile is evidence for."""
+    return _SCOPES.get(profile, f"Profile `{profile}` is none of the study's own.")
+
+
+def findings(grid: dict[str, Any], results: pd.DataFrame, missing: int, planned: int) -> list[str]:
+    """The report's first lines: effect on generators and autoencoders, learning, seeds, gaps."""
+    generated = results[results["stage"] == "evaluate_generator"]
+    measured = results[results["stage"] == "evaluate_autoencoder"]
+    found = [
+        _generators(table_rows(grid, "evaluate_generator"), generated),
+        *_autoencoders(table_rows(grid, "evaluate_autoencoder"), measured),
+        *_learning(table_rows(grid, "evaluate_generator"), generated),
+        _seeds(grid),
+    ]
+    ran = "Every cell of the grid ran." if not missing else f"{missing} of {planned} cells {NOT_RUN}."
+    return [*found, ran]
+
+
+def measurement(results: pd.DataFrame) -> list[str]:
+    """How well the measuring networks classify, and how small a distance can get."""
+    lines = []
+    for row in results[results["metric"].str.startswith("accuracy_")].to_dict("records"):
+        role = row["metric"].removeprefix("accuracy_")
+        lines.append(f"Held-out accuracy of network `{role}` ({row['data']}): {row['value']:.3f}.")
+    for row in results[results["metric"].str.endswith("_floor")].to_dict("records"):
+        metric = row["metric"].removesuffix("_floor")
+        name = label(metric, pd.Series([row["n"]]))
+        lines.append(f"Floor ({row['data']}), {name} of real against real: {row['value']:.4g}.")
+    return lines
+
+
+def _generators(rows: list[Row], results: pd.DataFrame) -> str:
+    metric = first_present(results, FRECHET)
+    name = label(metric, results.loc[results["metric"] == metric, "n"])
+    parts = [_against(row, results, metric) for row in rows if row.arm == TREATMENT]
+    head = f"Generators, {name} at the last checkpoint, `{TREATMENT}` against `{CONTROL}` (gain)"
+    return f"{head}: {'; '.join(parts) or NOT_RUN}."
+
+
+def _against(row: Row, results: pd.DataFrame, metric: str) -> str:
+    name = _name(row)
+    gain = gain_over_control(row, results, metric)
+    if gain is None:
+        return f"{name} {NOT_RUN}"
+    means = [checkpoint(r.of(results, metric), -1)["value"].mean() for r in (row, row.beside(CONTROL))]
+    return f"{name} {means[0]:.4g} against {means[1]:.4g} ({gain_text(gain)})"
+
+
+def _autoencoders(rows: list[Row], results: pd.DataFrame) -> list[str]:
+    treated = [row for row in rows if row.arm == TREATMENT]
+    errors = [f"{_name(row)} {_error(row, results)}" for row in treated]
+    quality = [f"{_name(row)} {_quality(row, results)}" for row in treated]
+    return [
+        f"Autoencoders, equivariance error, `{TREATMENT}` as a multiple of `{CONTROL}`: "
+        f"{'; '.join(errors) or NOT_RUN}; PSNR, `{TREATMENT}` minus `{CONTROL}`: "
+        f"{'; '.join(quality) or NOT_RUN}."
+    ]
+
+
+def _error(row: Row, results: pd.DataFrame) -> str:
+    pairs = _pairs(row, results, "equivariance_error")
+    if not pairs or min(min(pair) for pair in pairs) <= 0:
+        return NOT_RUN
+    gain = paired_gain([t for t, _ in pairs], [c for _, c in pairs])
+    if gain.low is None or gain.high is None:
+        return f"{1 - gain.value:.3g}"
+    return f"{1 - gain.value:.3g} [{1 - gain.high:.3g}, {1 - gain.low:.3g}]"
+
+
+def _quality(row: Row, results: pd.DataFrame) -> str:
+    differences = [t - c for t, c in _pairs(row, results, "psnr_db")]
+    if not differences:
+        return NOT_RUN
+    text = f"{signed(math.fsum(differences) / len(differences), 2)} dB"
+    if (interval := t_interval(differences)) is None:
+        return text
+    return f"{text} [{signed(interval[0], 2)}, {signed(interval[1], 2)}]"
+
+
+def _pairs(row: Row, results: pd.DataFrame, metric: str) -> list[tuple[float, float]]:
+    return paired(row.of(results, metric), row.beside(CONTROL).of(results, metric))
+
+
+def _learning(rows: list[Row], results: pd.DataFrame) -> list[str]:
+    metric = first_present(results, FRECHET)
+    below = total = 0
+    for row in rows:
+        last = checkpoint(row.of(results, metric), -1)
+        pairs = paired(last, row.of(results, f"{metric}_random_latents"))
+        below += sum(end < start for end, start in pairs)
+        total += len(pairs)
+    if not total:
+        return []
+    return [f"Learning: {below} of {total} generators end below the distance of random latents."]
+
+
+def _seeds(grid: dict[str, Any]) -> str:
+    seeds = sorted({cell.seed for _, _, cell in instances(grid) if cell.seed is not None})
+    names = ", ".join(map(str, seeds)) or "none"
+    if len(seeds) < 2:
+        return f"Seed {names} only: no interval over seeds, so differences may be chance."
+    return f"Seeds {names} (n = {len(seeds)}); intervals are Student-t 95 % over seeds."
+
+
+def _name(row: Row) -> str:
+    if name := row.choices.get("generator"):
+        return generator(name)
+    return f"`{row.choices['autoencoder']}`"

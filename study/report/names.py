@@ -1,0 +1,83 @@
+"""How metrics, generators and arms are called in tables and figures, and which come first."""
+
+import pandas as pd
+
+TREATMENT = "eq"
+CONTROL = "plain"
+NOT_RUN = "not run"
+
+LABELS = {
+    "fid": "FID",
+    "fd_inception": "FD Inception",
+    "fd_in_domain": "FD in-domain",
+    "kid_inception": "KID Inception",
+    "kid_in_domain": "KID in-domain",
+    "rfid": "rFID",
+    "rfd_inception": "rFD Inception",
+    "rfd_in_domain": "rFD in-domain",
+    "psnr_db": "PSNR [dB]",
+    "ssim": "SSIM",
+    "lpips": "LPIPS",
+    "equivariance_error": "Equivariance error",
+    "equivariance_error_rotation": "of turns",
+    "equivariance_error_scale": "of scales",
+    "equivariance_error_paper_rotation": "paper's form, turns",
+    "equivariance_error_paper_scale": "paper's form, scales",
+    "latent_std": "Latent std",
+}
+# What depends on the number of images in its expected value, so n belongs to its name.
+_DISTANCES = ("fid", "fd_", "kid", "rfid", "rfd_")
+HEADLINE = tuple(name for name in LABELS if not name.startswith(("fid", "fd_", "kid")))
+FRECHET = ("fid", "fd_inception", "fd_in_domain")
+KERNEL = ("kid_inception", "kid_in_domain")
+
+GENERATORS = {"dit": "DiT", "sit": "SiT", "repa": "REPA", "maskgit": "MaskGIT"}
+ARMS = (
+    *("pretrained", "plain", "eq", "plain_low_resolution", "plain_decoder", "eq_paper"),
+    *("eq_rotation", "eq_scale", "eq_anisotropic", "eq_probability_70", "eq_probability_30"),
+    *("eq_bicubic", "eq_no_low_resolution", "eq_mean_reduction", "explicit"),
+    *("explicit_stopgrad", "scale_equivariance", "released", "released_ema"),
+)
+
+
+def label(metric: str, sizes: pd.Series | None = None) -> str:
+    """Display name of a metric; that of a distance carries n.
+
+    Args:
+        metric: name in `results.csv`.
+        sizes: column `n` of the rows shown.
+    """
+    name = LABELS.get(metric, metric.replace("_", " "))
+    if sizes is None or not is_distance(metric):
+        return name
+    counts = sorted({int(n) for n in sizes.dropna()})
+    return " ".join([name, "/".join(count(n) for n in counts)]).strip()
+
+
+def is_distance(metric: str) -> bool:
+    """Whether the metric compares sets of images."""
+    return metric.startswith(_DISTANCES)
+
+
+def count(n: int) -> str:
+    """A number of images in few characters: 512, 1k, 1.5k, 1.2M."""
+    for unit, factor in (("M", 1_000_000), ("k", 1_000)):
+        if n >= factor and n % (factor // 10) == 0:
+            return f"{n / factor:g}{unit}"
+    return str(n)
+
+
+def first_present(results: pd.DataFrame, metrics: tuple[str, ...]) -> str:
+    """The first of the metrics that the generators' results hold; the last where none."""
+    present = set(results.loc[results["stage"] == "evaluate_generator", "metric"])
+    return next((metric for metric in metrics if metric in present), metrics[-1])
+
+
+def generator(name: str) -> str:
+    """Display name of a generator."""
+    return GENERATORS.get(name, name)
+
+
+def arm_rank(name: str) -> tuple[int, str]:
+    """Sort key of arms: known ones in their order, then others by name."""
+    return (ARMS.index(name), "") if name in ARMS else (len(ARMS), name)

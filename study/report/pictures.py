@@ -1,0 +1,89 @@
+"""Figures that place the stages' pictures side by side: samples and reconstructions."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+
+from study.report.figures import DPI, panels
+from study.report.names import NOT_RUN, arm_rank
+from study.report.results import instances
+from study.report.table import Row, table_rows
+
+# Pixels: between pictures, for a title, and the side of an absent picture.
+_GAP, _TITLE, _ABSENT = 12, 28, 256
+# Small pictures are enlarged by whole factors to about this width, so that no pixel is blended.
+_WIDTH = 320
+
+
+def pictures(grid: dict[str, Any], stage: str, root: Path, target: Path) -> None:
+    """Place a stage's pictures in a grid, a column per arm; of each the first seed.
+
+    Args:
+        grid: `params/study.yaml`.
+        stage: the stage that made the pictures.
+        root: folder `reports/<profile>/metrics`.
+        target: png file to write.
+    """
+    content = panels(table_rows(grid, stage))
+    arms = sorted({row.arm for rows in content.values() for row in rows}, key=arm_rank)
+    cells: list[list[tuple[str, np.ndarray | None]]] = []
+    for title, rows in content.items():
+        by_arm = {row.arm: root / stage / f"{_instance(grid, stage, row)}.png" for row in rows}
+        cells.append([(f"{title}, {arm}", _picture(by_arm.get(arm))) for arm in arms])
+    figure = _compose(cells or [[("", None)]])
+    target.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(target, dpi=DPI, metadata={"Software": None})
+
+
+def _instance(grid: dict[str, Any], stage: str, row: Row) -> str:
+    return next(
+        instance
+        for name, instance, cell in instances(grid)
+        if name == stage and all(getattr(cell, key) == row.choices[key] for key in row.choices)
+    )
+
+
+def _picture(path: Path | None) -> np.ndarray | None:
+    if path is None or not path.is_file():
+        return None
+    image = imread(path)
+    factor = max(1, round(_WIDTH / image.shape[1]))
+    return image.repeat(factor, axis=0).repeat(factor, axis=1)
+
+
+def _compose(cells: list[list[tuple[str, np.ndarray | None]]]) -> Figure:
+    sizes = [[_ABSENT] * 2 if image is None else image.shape[:2] for row in cells for _, image in row]
+    height, width = (max(size[axis] for size in sizes) for axis in (0, 1))
+    total = _GAP + (width + _GAP) * len(cells[0]), _GAP + (height + _TITLE + _GAP) * len(cells)
+    figure = Figure(figsize=(total[0] / DPI, total[1] / DPI), dpi=DPI)
+    for line, row in enumerate(cells):
+        top = _GAP + line * (height + _TITLE + _GAP)
+        for column, (title, image) in enumerate(row):
+            left = _GAP + column * (width + _GAP)
+            _place(figure, title, image, (left, top, width, height), total)
+    return figure
+
+
+def _place(
+    figure: Figure,
+    title: str,
+    image: np.ndarray | None,
+    box: tuple[int, int, int, int],
+    total: tuple[int, int],
+) -> None:
+    left, top, width, height = box
+    middle = (left + width / 2) / total[0]
+    baseline = 1 - (top + 0.75 * _TITLE) / total[1]
+    figure.text(middle, baseline, title, ha="center", fontsize=8)
+    shown = (height, width) if image is None else image.shape[:2]
+    bottom = total[1] - top - _TITLE - shown[0]
+    place = (left / total[0], bottom / total[1], shown[1] / total[0], shown[0] / total[1])
+    axes = figure.add_axes(place)
+    axes.set_axis_off()
+    if image is None:
+        axes.text(0.5, 0.5, NOT_RUN, ha="center", va="center", transform=axes.transAxes)
+    else:
+        axes.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest", aspect="auto")

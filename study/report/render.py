@@ -1,0 +1,98 @@
+"""Writes a profile's report from its metrics files: tables, figures and `report.md`."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from study import paths
+from study.report.curves import convergence, training
+from study.report.findings import findings, measurement, scope
+from study.report.pictures import pictures
+from study.report.protocol import Cells, protocol_lines
+from study.report.results import collect, costs, instances, not_run, read, summarise, write_csv
+from study.report.tables import autoencoder_table, cost_table, generator_table
+from study.tracking import write_text
+
+_TEMPLATE = Path(__file__).with_name("report.md.j2")
+# Their protocol stands under their table.
+_IN_TABLES = ("evaluate_autoencoder", "evaluate_generator")
+
+
+def render(grid: dict[str, Any]) -> None:
+    """Write `reports/<profile>/`, apart from the metrics it is made of.
+
+    Args:
+        grid: `params/study.yaml`.
+
+    Raises:
+        ConfigError: a metrics file is damaged.
+    """
+    folder = paths.report(grid["profile"])
+    root, figures = folder / "metrics", folder / "figures"
+    cells, results, spent = read(grid, root), collect(grid, root), costs(grid, root)
+    write_csv(results, folder / "results.csv")
+    write_csv(summarise(results), folder / "summary.csv")
+    write_csv(spent, folder / "costs.csv")
+    tables = {
+        "autoencoders": autoencoder_table(grid, results),
+        "generators": generator_table(grid, results),
+        "costs": cost_table(grid, spent),
+    }
+    for table in tables.values():
+        table.write(folder / "tables")
+    convergence(grid, results, figures / "convergence")
+    training(grid, root, figures / "training")
+    pictures(grid, "evaluate_generator", root, figures / "samples.png")
+    pictures(grid, "evaluate_autoencoder", root, figures / "reconstructions.png")
+    shown = {name: table.markdown() for name, table in tables.items()}
+    write_text(folder / "report.md", _report(grid, root, cells, results, spent, shown))
+
+
+def _report(
+    grid: dict[str, Any],
+    root: Path,
+    cells: Cells,
+    results: pd.DataFrame,
+    spent: pd.DataFrame,
+    tables: dict[str, str],
+) -> str:
+    from jinja2 import Environment, StrictUndefined
+
+    missing, planned = not_run(grid, root), list(instances(grid))
+    engine = Environment(
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
+    stages = dict.fromkeys(stage for stage, _ in cells if stage not in _IN_TABLES)
+    blocks = {stage: "\n".join(protocol_lines(cells, stage)) for stage in (*_IN_TABLES, *stages)}
+    values = {
+        "profile": grid["profile"],
+        "scope": scope(grid["profile"]),
+        "findings": findings(grid, results, len(missing), len(planned)),
+        "not_run": missing,
+        "planned": len(planned),
+        "measurement": measurement(results),
+        "protocol": blocks,
+        "other_stages": [stage for stage in stages if blocks[stage]],
+        "images": _real_images(grid, root),
+        "machines": _machines(cells),
+        "commits": sorted(set(spent["commit"].dropna())),
+        **tables,
+    }
+    return engine.from_string(_TEMPLATE.read_text()).render(values)
+
+
+def _real_images(grid: dict[str, Any], root: Path) -> list[str]:
+    names = [f"{s}/{name}.png" for s, name, _ in instances(grid) if s == "prepare_data"]
+    return [name for name in names if (root / name).is_file()]
+
+
+def _machines(cells: Cells) -> list[str]:
+    """Devices and versions, each with the number of cells it ran."""
+    counts: dict[str, int] = {}
+    for content in cells.values():
+        made = content.get("environment", {})
+        device = made.get("gpu") or f"CPU, {made.get('threads')} threads"
+        line = f"{device}, torch {made.get('torch')}, Python {made.get('python')}"
+        counts[line] = counts.get(line, 0) + 1
+    return [f"{line}: {number} cells" for line, number in sorted(counts.items())]

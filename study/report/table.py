@@ -1,0 +1,146 @@
+"""A table of the report: its rows from the grid, its entries as text and as numbers, its files."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from study.config import Cell
+from study.report.names import NOT_RUN, arm_rank, generator
+from study.report.results import instances
+from study.statistics import Gain, t_interval
+from study.tracking import write_text
+
+_KEYS = ("data", "autoencoder", "scaling", "generator", "arm")
+_TITLES = {"data": "Data", "autoencoder": "Autoencoder", "scaling": "Scaling", "arm": "Arm"}
+
+
+@dataclass
+class Table:
+    """A table twice: as shown (column title to text) and as numbers (column name to value)."""
+
+    name: str
+    shown: list[dict[str, str]] = field(default_factory=list)
+    numbers: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, shown: dict[str, str], numbers: dict[str, Any]) -> None:
+        """Begin a row."""
+        self.shown.append(shown)
+        self.numbers.append(numbers)
+
+    def put(self, title: str, name: str, records: pd.DataFrame, *, ran: bool) -> None:
+        """Append the mean over seeds to the last row, or why there is none."""
+        values = records["value"].tolist()
+        low, high = t_interval(values) or (None, None)
+        absent = "not measured" if ran else NOT_RUN
+        mean = sum(values) / len(values) if values else absent
+        self.numbers[-1] |= {name: mean, f"{name}_low": low, f"{name}_high": high}
+        self.shown[-1][title] = mean_text(mean, high) if values else absent
+
+    def markdown(self) -> str:
+        """The table with its notes."""
+        rows = pd.DataFrame(self.shown)
+        body = rows.to_markdown(index=False, disable_numparse=True) if self.shown else NOT_RUN
+        return "\n\n".join([str(body), *self.notes]) + "\n"
+
+    def latex(self) -> str:
+        """The table with booktabs rules."""
+        style = pd.DataFrame(self.shown).style.hide(axis="index")
+        style = style.format(escape="latex").format_index(escape="latex", axis="columns")
+        # The symbols of the text functions below, for every TeX engine.
+        return style.to_latex(hrules=True).replace("±", r"$\pm$").replace("−", "$-$")
+
+    def write(self, folder: Path) -> None:
+        """Write the table's md, csv and tex files."""
+        write_text(folder / f"{self.name}.md", self.markdown())
+        write_text(folder / f"{self.name}.tex", self.latex())
+        numbers = pd.DataFrame(self.numbers)
+        write_text(folder / f"{self.name}.csv", numbers.to_csv(index=False, lineterminator="\n"))
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table: the cells that differ only in their seed."""
+
+    choices: dict[str, str]
+    seeds: tuple[int | None, ...]
+
+    @property
+    def arm(self) -> str:
+        """The row's arm."""
+        return self.choices["arm"]
+
+    @property
+    def group(self) -> tuple[tuple[str, str], ...]:
+        """What the row shares with the other arms of its comparison."""
+        return tuple((key, value) for key, value in self.choices.items() if key != "arm")
+
+    def beside(self, arm: str) -> "Row":
+        """The same row of another arm."""
+        return Row({**self.choices, "arm": arm}, self.seeds)
+
+    def of(self, results: pd.DataFrame, metric: str) -> pd.DataFrame:
+        """The row's records of a metric."""
+        chosen = results["metric"] == metric
+        for name, value in self.choices.items():
+            chosen &= results[name] == value
+        return results[chosen]
+
+    def titles(self, rows: list["Row"], ran: int) -> dict[str, str]:
+        """What names the row: its choices, without those that all rows share, and its seeds."""
+        shown = {}
+        if name := self.choices.get("generator"):
+            shown["Generator"] = generator(name)
+        for key, title in _TITLES.items():
+            differs = len({other.choices.get(key) for other in rows}) > 1
+            if key in self.choices and (differs or key in ("autoencoder", "arm")):
+                shown[title] = self.choices[key]
+        return {**shown, "Seeds": of_text(ran, len(self.seeds))}
+
+
+def table_rows(grid: dict[str, Any], stage: str) -> list[Row]:
+    """Rows of a stage's table, finished or not, in the grid's order with arms in theirs."""
+    seeds: dict[tuple[tuple[str, str], ...], list[int | None]] = {}
+    for name, _, cell in instances(grid):
+        if name == stage:
+            seeds.setdefault(_choices(cell), []).append(cell.seed)
+    rows = [Row(dict(choices), tuple(found)) for choices, found in seeds.items()]
+    groups = list(dict.fromkeys(row.group for row in rows))
+    return sorted(rows, key=lambda row: (groups.index(row.group), arm_rank(row.arm)))
+
+
+def mean_text(mean: float, high: float | None) -> str:
+    """A mean with the half-width of its interval where it has one."""
+    text = f"{mean:.4g}".replace("-", "−")
+    return text if high is None else f"{text} ± {high - mean:.2g}"
+
+
+def gain_text(gain: Gain) -> str:
+    """A gain in percent with its interval, or why there is none."""
+    value = f"{signed(100 * gain.value, 1)} %"
+    if gain.low is None or gain.high is None:
+        return f"{value} (n = 1, no interval)"
+    return f"{value} [{signed(100 * gain.low, 1)}, {signed(100 * gain.high, 1)}], n = {gain.n}"
+
+
+def signed(value: float, digits: int) -> str:
+    """A number with its sign, a real minus."""
+    return f"{value:+.{digits}f}".replace("-", "−")
+
+
+def minutes_text(value: float) -> str:
+    """Minutes; seconds matter only in short stages."""
+    return f"{value:.1f}" if value >= 1 else f"{value:.2f}"
+
+
+def of_text(ran: int, planned: int) -> str:
+    """How many cells of a row ran."""
+    if not ran:
+        return NOT_RUN
+    return str(ran) if ran == planned else f"{ran} of {planned}"
+
+
+def _choices(cell: Cell) -> tuple[tuple[str, str], ...]:
+    return tuple((key, getattr(cell, key)) for key in _KEYS if getattr(cell, key) is not None)

@@ -1,0 +1,135 @@
+"""The report's three tables: autoencoders, generators, costs."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+
+from study.report.names import (
+    CONTROL,
+    FRECHET,
+    HEADLINE,
+    KERNEL,
+    NOT_RUN,
+    first_present,
+    is_distance,
+    label,
+)
+from study.report.results import instances
+from study.report.table import Row, Table, gain_text, minutes_text, of_text, table_rows
+from study.statistics import Gain, paired_gain
+
+
+def autoencoder_table(grid: dict[str, Any], results: pd.DataFrame) -> Table:
+    """Reconstruction and equivariance error, one row per autoencoder and arm."""
+    results = results[results["stage"] == "evaluate_autoencoder"]
+    present = set(results["metric"])
+    metrics = [name for name in HEADLINE if name in present] or ["psnr_db", "equivariance_error"]
+    titles = {name: label(name, results.loc[results["metric"] == name, "n"]) for name in metrics}
+    table, rows = Table("autoencoders"), table_rows(grid, "evaluate_autoencoder")
+    for row in rows:
+        ran = max(len(row.of(results, metric)) for metric in metrics)
+        table.add(
+            row.titles(rows, ran), {**row.choices, "seeds": len(row.seeds), "seeds_run": ran}
+        )
+        for metric, title in titles.items():
+            table.put(title, metric, row.of(results, metric), ran=ran > 0)
+    direction = "Lower is better, except for PSNR and SSIM; ± is half a Student-t 95 % interval."
+    table.notes = [*_sizes(results, metrics), direction]
+    return table
+
+
+def generator_table(grid: dict[str, Any], results: pd.DataFrame) -> Table:
+    """Distances at the first and last checkpoint and the gain over the control."""
+    results = results[results["stage"] == "evaluate_generator"]
+    main, kernel = first_present(results, FRECHET), first_present(results, KERNEL)
+    name, kernel_name = (
+        label(metric, results.loc[results["metric"] == metric, "n"]) for metric in (main, kernel)
+    )
+    table, rows = Table("generators"), table_rows(grid, "evaluate_generator")
+    for row in rows:
+        distances, start = row.of(results, main), row.of(results, f"{main}_random_latents")
+        last, first = checkpoint(distances, -1), checkpoint(distances, 0)
+        ran = len(last)
+        step = int(last["step"].iloc[0]) if ran else NOT_RUN
+        table.add(
+            {**row.titles(rows, ran), "Steps": f"{step:,}" if ran else NOT_RUN},
+            {**row.choices, "seeds": len(row.seeds), "seeds_run": ran, "step": step},
+        )
+        table.put(name, main, last, ran=ran > 0)
+        table.put(kernel_name, kernel, checkpoint(row.of(results, kernel), -1), ran=ran > 0)
+        table.put(f"{name}, first checkpoint", f"{main}_first", first, ran=ran > 0)
+        table.put(f"{name}, random latents", f"{main}_random_latents", start, ran=ran > 0)
+        _put_gain(table, row, gain_over_control(row, results, main))
+    table.notes = [
+        f"Gain: share by which {name} at the last checkpoint is below that of arm `{CONTROL}`, "
+        "paired by seed (negative: worse), with Student-t 95 % interval over seeds.",
+        "Random latents: noise through the decoder, what a generator that learned nothing gives. "
+        "Lower is better; ± is half a Student-t 95 % interval over seeds.",
+    ]
+    return table
+
+
+def cost_table(grid: dict[str, Any], costs: pd.DataFrame) -> Table:
+    """Time of each stage."""
+    table = Table("costs")
+    planned: dict[str, int] = {}
+    for stage, _, _ in instances(grid):
+        planned[stage] = planned.get(stage, 0) + 1
+    for stage, cells in planned.items():
+        minutes = costs.loc[costs["stage"] == stage, "seconds"] / 60
+        ran = len(minutes)
+        times = [float(minutes.sum()), float(minutes.mean())] if ran else [NOT_RUN, NOT_RUN]
+        texts = [minutes_text(t) if isinstance(t, float) else t for t in times]
+        shown = [stage, of_text(ran, cells), *texts]
+        titles = ("Stage", "Cells run", "Total [min]", "Per cell [min]")
+        names = ("stage", "cells", "cells_run", "minutes", "minutes_per_cell")
+        table.add(
+            dict(zip(titles, shown, strict=True)),
+            dict(zip(names, [stage, cells, ran, *times], strict=True)),
+        )
+    table.notes = [
+        f"All finished cells together: {minutes_text(costs['seconds'].sum() / 60)} minutes of wall "
+        "clock, one after the other; each cell's own are in `costs.csv`."
+    ]
+    return table
+
+
+def checkpoint(records: pd.DataFrame, place: int) -> pd.DataFrame:
+    """The records of a metric at the first (0) or last (-1) checkpoint."""
+    steps = sorted(records["step"].dropna().unique())
+    return records[records["step"] == steps[place]] if steps else records.iloc[:0]
+
+
+def gain_over_control(row: Row, results: pd.DataFrame, metric: str) -> Gain | None:
+    """Gain of a row over the control arm at the last checkpoint; None without common seeds."""
+    arm, control = (checkpoint(r.of(results, metric), -1) for r in (row, row.beside(CONTROL)))
+    pairs = paired(arm, control)
+    if not pairs or min(min(pair) for pair in pairs) <= 0:
+        return None
+    return paired_gain([t for t, _ in pairs], [c for _, c in pairs])
+
+
+def paired(treatment: pd.DataFrame, control: pd.DataFrame) -> list[tuple[float, float]]:
+    """Values of one metric in two rows, for the seeds that both have."""
+    t, c = (dict(zip(rows["seed"], rows["value"], strict=True)) for rows in (treatment, control))
+    return [(t[seed], c[seed]) for seed in sorted(t.keys() & c.keys())]
+
+
+def _put_gain(table: Table, row: Row, gain: Gain | None) -> None:
+    absent = "reference" if row.arm == CONTROL else NOT_RUN
+    known = gain if gain and row.arm != CONTROL else None
+    numbers = known or (absent, None, None, None)
+    names = ("gain", "gain_low", "gain_high", "gain_n")
+    table.numbers[-1] |= dict(zip(names, numbers, strict=True))
+    table.shown[-1][f"Gain over {CONTROL}"] = gain_text(known) if known else absent
+
+
+def _sizes(results: pd.DataFrame, metrics: list[str]) -> Iterator[str]:
+    groups: dict[int, list[str]] = {}
+    for metric in metrics:
+        if not is_distance(metric):
+            for n in results.loc[results["metric"] == metric, "n"].dropna().unique():
+                groups.setdefault(int(n), []).append(label(metric))
+    for n, names in groups.items():
+        yield f"n = {n:,} held-out images: {', '.join(names)}."

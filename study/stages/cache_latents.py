@@ -1,0 +1,40 @@
+"""Stage cache_latents: encode the training images once, unflipped and flipped."""
+
+import json
+
+from study import paths
+from study.autoencoders.models import load_autoencoder
+from study.command import device, stage
+from study.config.stages import CacheLatents
+from study.data.store import PixelStore
+from study.latents import LatentCache, write_cache
+from study.tracking import Run
+
+
+def main(config: CacheLatents, run: Run) -> None:
+    """Write moments or tokens, and their statistics."""
+    store = PixelStore(paths.store(config.cell))
+    source = paths.autoencoder(config.cell)
+    autoencoder = load_autoencoder(source).to(device())
+    run.family = autoencoder.family.value
+    spec = write_cache(
+        run.output(),
+        autoencoder,
+        store.images("train"),
+        store.labels("train"),
+        store.num_classes,
+        json.loads((source / "study.json").read_text())["published_scale"],
+        config.cache_latents.batch_size,
+        config.cache_latents.shard_images,
+    )
+    cache = LatentCache(run.output())
+    for channel, (mean, std) in enumerate(zip(spec.mean, spec.std, strict=True)):
+        run.record(f"latent_mean_channel_{channel}", mean, n=len(cache))
+        run.record(f"latent_std_channel_{channel}", std, n=len(cache))
+    if spec.discrete:
+        used = sum(count > 0 for count in spec.token_counts)
+        run.record("codebook_use", used / spec.codebook_size, n=len(cache))
+
+
+if __name__ == "__main__":
+    stage(main, __file__)

@@ -1,0 +1,42 @@
+"""Stage train_generator: one generator on the cached latents of one arm."""
+
+from functools import partial
+
+from study import paths
+from study.command import device, stage
+from study.config import REPAConfig, Scaling
+from study.config.stages import TrainGenerator
+from study.data.store import PixelStore
+from study.evaluation.networks import load_network
+from study.generators.objectives import build_objective
+from study.generators.train import train_generator
+from study.latents import LatentCache
+from study.progress import track
+from study.tracking import Run
+
+
+def main(config: TrainGenerator, run: Run) -> None:
+    """Train and keep EMA checkpoints."""
+    cell = config.cell
+    cache = LatentCache(paths.latents(cell))
+    run.family = cache.spec.family
+    aligned = isinstance(config.generator, REPAConfig)
+    target = load_network(paths.network(cell, "target"), device()) if aligned else None
+    images = PixelStore(paths.store(cell)).images("train") if aligned else None
+    train_generator(
+        run.output(),
+        build_objective(config.generator, target),
+        cache,
+        images,
+        config.backbone,
+        config.train_generator,
+        Scaling(cell.scaling),
+        cell.seed or 0,
+        device(),
+        run.log,
+        partial(track, total=config.train_generator.steps, description=cell.generator or ""),
+    )
+
+
+if __name__ == "__main__":
+    stage(main, __file__)
