@@ -40,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _use(options: argparse.Namespace) -> None:
     from study.config import ConfigError
-    from study.grid import select
+    from study.preflight import select
 
     replacements = {}
     for text in options.replace:
@@ -59,7 +59,7 @@ def _selected() -> str:
 
 
 def _check(options: argparse.Namespace) -> None:
-    from study.grid import check_grid
+    from study.preflight import check_grid
 
     profile = _selected()
     check_grid(profile)

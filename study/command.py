@@ -47,7 +47,7 @@ def device() -> "torch.device":
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-class one_line_errors:  # noqa: N801 - reads as a statement
+class one_line_errors:
     """Turn the errors a user can cause into one line on stderr and exit code 2."""
 
     def __enter__(self) -> None:

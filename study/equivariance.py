@@ -43,7 +43,9 @@ class Transform:
         return torch.rot90(x, self.quarter_turns, dims=(-2, -1))
 
 
-def resize(x: Tensor, sides: tuple[int, int], interpolation: Interpolation, antialias: bool) -> Tensor:
+def resize(
+    x: Tensor, sides: tuple[int, int], interpolation: Interpolation, antialias: bool
+) -> Tensor:
     """`torch.nn.functional.interpolate` (align_corners=False) as W_h x W_w^T.
 
     Args:

@@ -5,7 +5,6 @@
 """
 
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
@@ -13,48 +12,27 @@ from pathlib import Path
 from typing import Any
 
 from study import paths
-from study.autoencoders.weights import check_weights, digest_weights, local
+from study.autoencoders.weights import digest_weights, local
 from study.config import (
     STAGES,
     AutoencoderConfig,
     Cell,
     ConfigError,
     DataConfig,
-    Family,
-    MaskGITConfig,
     Objective,
     Role,
-    SamplingMethod,
     Source,
     choices,
-    load,
     load_grid,
     load_group,
 )
-from study.config.stages import EvaluateGenerator, PrepareData, TrainGenerator
-from study.data.sources import check_source, digest_source
+from study.data.sources import digest_source
 
 Grid = dict[str, Any]
-
-LEAST_FREE_BYTES = 2e9
-"""Free disk space below which nothing is started."""
-
-_ODE_AND_SDE = (SamplingMethod.euler, SamplingMethod.heun, SamplingMethod.euler_maruyama)
-SAMPLERS = {
-    Objective.dit: (SamplingMethod.ddpm, SamplingMethod.ddim),
-    Objective.sit: _ODE_AND_SDE,
-    Objective.repa: _ODE_AND_SDE,
-    Objective.maskgit: (SamplingMethod.confidence,),
-}
 
 _KEYS = {"data", "evaluation", "seeds", "autoencoders", "generators"}
 _GENERATOR_KEYS = {"generator", "autoencoder", "arms", "backbone", "sampler", "scaling"}
 """What an entry of `generators` holds."""
-
-_HEADER = """\
-# The grid of the selected profile, written by `python -m study use {profile}`. Do not edit: edit
-# params/profile/{profile}.yaml and select it again.
-"""
 
 
 def read_profile(profile: str, overrides: dict[str, str] | None = None) -> Grid:
@@ -96,8 +74,12 @@ def _check_shape(grid: Grid, file: str) -> None:
     seeds = grid["seeds"]
     whole = isinstance(seeds, list) and all(isinstance(s, int) and s >= 0 for s in seeds)
     require(whole and bool(seeds), "seeds", seeds, "a list of whole numbers from 0")
-    require(isinstance(grid["autoencoders"], dict), "autoencoders", grid["autoencoders"],
-            "a mapping of autoencoder to arms")
+    require(
+        isinstance(grid["autoencoders"], dict),
+        "autoencoders",
+        grid["autoencoders"],
+        "a mapping of autoencoder to arms",
+    )
     for autoencoder, arms in grid["autoencoders"].items():
         name("autoencoder", "autoencoders", autoencoder)
         require(isinstance(arms, list), f"autoencoders.{autoencoder}", arms, "a list of arms")
@@ -111,10 +93,18 @@ def _check_shape(grid: Grid, file: str) -> None:
         for group in ("generator", "backbone", "sampler"):
             name(group, f"{key}.{group}", entry[group])
         known = grid["autoencoders"].get(entry["autoencoder"])
-        require(known is not None, f"{key}.autoencoder", entry["autoencoder"],
-                "one of the grid's autoencoders")
-        require(isinstance(entry["arms"], list) and set(entry["arms"]) <= set(known or []),
-                f"{key}.arms", entry["arms"], f"a list of arms among {known}")
+        require(
+            known is not None,
+            f"{key}.autoencoder",
+            entry["autoencoder"],
+            "one of the grid's autoencoders",
+        )
+        require(
+            isinstance(entry["arms"], list) and set(entry["arms"]) <= set(known or []),
+            f"{key}.arms",
+            entry["arms"],
+            f"a list of arms among {known}",
+        )
 
 
 def expand(profile: str, grid: Grid) -> Grid:
@@ -209,81 +199,3 @@ def _refresh(file: Path, path: str, digest: Callable[[], dict[str, Any]]) -> Non
     if (paths.ROOT / path).is_dir():
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(digest(), indent=1) + "\n")
-
-
-def select(profile: str, overrides: dict[str, str]) -> Path:
-    """Check a profile and write its instances to `params/study.yaml`.
-
-    Raises:
-        ConfigError: bad parameters, missing data or weights; nothing is written then.
-    """
-    from omegaconf import OmegaConf
-
-    grid = read_profile(profile, overrides)
-    check_instances(expand(profile, grid))
-    check_inputs(profile, grid)
-    write_manifests(grid)
-    text = _HEADER.format(profile=profile) + OmegaConf.to_yaml(
-        OmegaConf.create(expand(profile, grid))
-    )
-    if not paths.GRID.is_file() or paths.GRID.read_text() != text:
-        paths.GRID.write_text(text)
-    return paths.GRID
-
-
-def check_grid(profile: str) -> None:
-    """Check everything that the selected profile's instances need, before anything runs.
-
-    Raises:
-        ConfigError: bad parameters, missing data or weights, another profile selected, a full disk.
-    """
-    selected = load_grid(paths.GRID)
-    if selected.get("profile") != profile:
-        rule = f"must be {profile!r}; run python -m study use {profile}"
-        raise ConfigError(f"params/study.yaml: profile = {selected.get('profile')!r}: {rule}")
-    check_instances(selected)
-    chosen = next(iter(selected["prepare_data"].values()))["data"]
-    check_inputs(profile, read_profile(profile, {"data": chosen}))
-
-
-def check_instances(selected: Grid) -> None:
-    """Compose and range-check every instance, and what two sections must agree on."""
-    for stage, schema in STAGES.items():
-        for item in selected[stage].values():
-            choice = {key: value for key, value in item.items() if key != "source"}
-            config = load(schema, Cell(**choice))
-            if isinstance(config, TrainGenerator):
-                _check_generator(config)
-            elif isinstance(config, EvaluateGenerator):
-                allowed = SAMPLERS[config.generator.objective]
-                if config.sampler.method not in allowed:
-                    known = ", ".join(method.value for method in allowed)
-                    raise ConfigError(
-                        f"params/sampler/{item['sampler']}.yaml: method = "
-                        f"{config.sampler.method.value!r}: must be one of {known} for generator "
-                        f"{item['generator']}"
-                    )
-
-
-def _check_generator(config: TrainGenerator) -> None:
-    cell = config.cell
-    family = load_group(AutoencoderConfig, "autoencoder", str(cell.autoencoder)).family
-    if (family is Family.vq) != isinstance(config.generator, MaskGITConfig):
-        rule = "vq for maskgit, kl or tiny for the others"
-        raise ConfigError(
-            f"params/profile/{cell.profile}.yaml: generator {cell.generator} on family "
-            f"{family.value!r}: must be {rule}"
-        )
-
-
-def check_inputs(profile: str, grid: Grid) -> None:
-    """Check that data and weights are there and readable, and that outputs fit on the disk."""
-    data = load_group(DataConfig, "data", grid["data"])
-    cell = Cell(profile=profile, data=grid["data"])
-    check_source(data, load(PrepareData, cell).prepare_data)
-    for name in grid["autoencoders"]:
-        check_weights(load_group(AutoencoderConfig, "autoencoder", name))
-    free = shutil.disk_usage(paths.ROOT).free
-    if free < LEAST_FREE_BYTES:
-        rule = f"at least {LEAST_FREE_BYTES / 1e9:.0f} GB"
-        raise ConfigError(f"free disk space = {free / 1e9:.1f} GB: must be {rule}")

@@ -1,4 +1,4 @@
-"""MLflow as a viewer of metrics files: opens the store, logs finished cells and running ones.
+"""MLflow as a viewer of metrics files: opens the store, shows finished stages and running ones.
 
 Only `study.tracking` imports this module; it also catches whatever fails here.
 """
@@ -7,36 +7,37 @@ import fcntl
 import hashlib
 import logging
 import os
-import re
 import sqlite3
 import time
 import warnings
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from study import paths
-from study.config import Cell
+from study.config import Cell, plain
+from study.mlflow_content import cell_tags, curve, origin_tags, parameters, point, records, times
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Metric
     from mlflow.entities import Run as StoredRun
 
 RESULT = "study.result"
 """Tag: sha256 of the metrics file that a run shows."""
 LIVE = "study.live"
+"""Tag: true while the stage works."""
 SUPERSEDED = "superseded"
+"""Tag: true where another run shows the instance's present result."""
+
 _LOCK_TIMEOUT_S = 20.0
 _BUSY_TIMEOUT_S = 5.0
-_POINTS = 200
-_BATCH_METRICS, _BATCH_PARAMS, _PARAM_LENGTH = 1000, 100, 500
-_DEFAULTS = {
+# MLflow's own limits of a batch.
+_BATCH_METRICS, _BATCH_PARAMS = 1000, 100
+_ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
-    # A server that does not answer must not hold up a study for the default of several minutes.
+    # A server that does not answer must not hold up a study for MLflow's several minutes.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
 }
@@ -76,42 +77,39 @@ class Store:
             self._log(path, content, digest, current[0].info.run_id if current else None)
         kept = {run.info.run_id for run in current}
         for run in known:
-            self._mark(run, _times(content)[1], superseded=run.info.run_id not in kept)
+            self._mark(run, times(content)[1], superseded=run.info.run_id not in kept)
 
     def _log(self, path: Path, content: dict[str, Any], digest: str, live: str | None) -> None:
         from mlflow.entities import Param, RunTag
 
-        start, end = _times(content)
-        name = f"{content['stage']}@{content['instance']}"
-        run = live or self.client.create_run(self.experiment, start, None, name).info.run_id
+        (start, end), client = times(content), self.client
+        stage, instance = content["stage"], content["instance"]
+        name = f"{stage}@{instance}"
+        run = live or client.create_run(self.experiment, start, None, name).info.run_id
         seen = self._steps(run) if live else {}
-        points = [
-            metric
-            for metric in [*_records(content, end), *_curve(path, start, end)]
-            if metric.step not in seen.get(metric.key, ())
-        ]
-        parameters = [Param(key, value[:_PARAM_LENGTH]) for key, value in _parameters(content)]
-        for first in range(0, len(points), _BATCH_METRICS):
-            self.client.log_batch(run, metrics=points[first : first + _BATCH_METRICS])
-        for first in range(0, len(parameters), _BATCH_PARAMS):
-            self.client.log_batch(run, params=parameters[first : first + _BATCH_PARAMS])
+        logged = [*records(content, end), *curve(path.with_suffix(".csv"), start, end)]
+        metrics = [metric for metric in logged if metric.step not in seen.get(metric.key, ())]
+        params = [Param(key, value) for key, value in parameters(content).items()]
+        for first in range(0, len(metrics), _BATCH_METRICS):
+            client.log_batch(run, metrics=metrics[first : first + _BATCH_METRICS])
+        for first in range(0, len(params), _BATCH_PARAMS):
+            client.log_batch(run, params=params[first : first + _BATCH_PARAMS])
         if (picture := path.with_suffix(".png")).is_file():
-            self.client.log_artifact(run, str(picture))
-        self.client.set_terminated(run, "FINISHED", end)
+            client.log_artifact(run, str(picture))
+        client.set_terminated(run, "FINISHED", end)
         # Last: a run that was cut off before has no digest, so its file is logged again.
-        tags = {**cell_tags(content["cell"], content["stage"]), **_tags(content), RESULT: digest}
-        self.client.log_batch(run, tags=[RunTag(key, value) for key, value in tags.items()])
+        tags = cell_tags(content["cell"], stage, instance) | origin_tags(content)
+        tags |= {LIVE: "false", RESULT: digest}
+        client.log_batch(run, tags=[RunTag(key, value) for key, value in tags.items()])
 
     def _steps(self, run: str) -> dict[str, set[int]]:
-        keys = self.client.get_run(run).data.metrics
-        history = self.client.get_metric_history
+        keys, history = self.client.get_run(run).data.metrics, self.client.get_metric_history
         return {key: {metric.step for metric in history(run, key)} for key in keys}
 
     def _mark(self, run: "StoredRun", end: int, *, superseded: bool) -> None:
-        running = run.info.status == "RUNNING"
-        if superseded and running:
+        if superseded and run.info.status == "RUNNING":
             if run.info.start_time > end:
-                return  # this instance is being run again right now
+                return  # the instance is being run again right now
             self.client.set_terminated(run.info.run_id, "KILLED")
         tag = str(superseded).lower()
         if run.data.tags.get(SUPERSEDED, "false") != tag:
@@ -123,67 +121,94 @@ class Live:
 
     def __init__(self, cell: Cell, stage: str, started: float) -> None:
         self.store = open_store(cell.profile)
-        tags = {**cell_tags(plain(cell), stage), LIVE: "true"}
-        name, start = f"{stage}@{cell.instance}", round(1000 * started)
-        self.run = self.store.client.create_run(self.store.experiment, start, tags, name)
+        tags = cell_tags(plain(cell), stage, cell.instance) | {LIVE: "true"}
+        run = self.store.client.create_run(
+            self.store.experiment, round(1000 * started), tags, f"{stage}@{cell.instance}"
+        )
+        self.run_id: str = run.info.run_id
 
-    @property
-    def run_id(self) -> str:
-        """MLflow's name of the run."""
-        return self.run.info.run_id
-
-    def show(self, point: dict[str, float]) -> None:
+    def show(self, values: dict[str, float]) -> None:
         """Log a point of the curve."""
-        now = round(1000 * time.time())
-        self.store.client.log_batch(self.run_id, metrics=_point(point, now))
+        metrics = point(values, round(1000 * time.time()))
+        self.store.client.log_batch(self.run_id, metrics=metrics)
 
     def close(self, status: str) -> None:
-        """End the run."""
+        """End the run: FINISHED, FAILED or KILLED."""
         self.store.client.set_tag(self.run_id, LIVE, "false")
         self.store.client.set_terminated(self.run_id, status)
 
 
+def show_all(profile: str, finished: list[tuple[Path, dict[str, Any]]]) -> None:
+    """Show metrics files, each by one run; what is shown already is left alone.
+
+    Args:
+        profile: whose experiment.
+        finished: metrics files and what they hold.
+    """
+    store = open_store(profile)
+    with _locked("sync"):
+        runs = store.runs()
+        for path, content in finished:
+            store.show(path, content, runs.get(f"{content['stage']}@{content['instance']}", []))
+
+
 def open_store(profile: str) -> Store:
-    """The experiment of a profile, in the study's database or that of `MLFLOW_TRACKING_URI`.
+    """The experiment of a profile, in the study's database or at `MLFLOW_TRACKING_URI`.
 
     Raises:
         OSError, sqlite3.Error, MlflowException: the store cannot be used.
     """
-    for name, value in _DEFAULTS.items():
+    for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    remote = os.environ.get("MLFLOW_TRACKING_URI")
-    if remote:
-        return _experiment(remote, profile, None)
-    with locked():
+    if given := os.environ.get("MLFLOW_TRACKING_URI"):
+        return _open(given, profile, None)
+    # Processes that create a database at the same time destroy it.
+    with _locked("create"):
         _probe(paths.TRACKING_DATABASE)
-        place = f"{paths.TRACKING_ARTIFACTS.as_uri()}/{profile}"
-        return _experiment(f"sqlite:///{paths.TRACKING_DATABASE}", profile, place)
+        artifacts = f"{paths.TRACKING_ARTIFACTS.as_uri()}/{profile}"
+        return _open(f"sqlite:///{paths.TRACKING_DATABASE}", profile, artifacts)
+
+
+def _open(uri: str, profile: str, artifacts: str | None) -> Store:
+    with warnings.catch_warnings():
+        # Deprecations between MLflow and SQLAlchemy are no concern of the study's user.
+        warnings.simplefilter("ignore")
+        from mlflow import MlflowClient
+
+        for name in ("mlflow", "alembic"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        client = MlflowClient(uri)
+        name = f"eqvae/{profile}"
+        found = client.get_experiment_by_name(name)
+        if found is None:
+            about = f"EQ-VAE reproducibility study, profile {profile}: one run per stage instance."
+            return Store(
+                client, client.create_experiment(name, artifacts, {"mlflow.note.content": about})
+            )
+        if found.lifecycle_stage == "deleted":
+            client.restore_experiment(found.experiment_id)
+        return Store(client, found.experiment_id)
+
+
+def _probe(database: Path) -> None:
+    """Fail at once where MLflow would retry for minutes: a damaged, locked or read-only file."""
+    with closing(sqlite3.connect(database, timeout=_BUSY_TIMEOUT_S)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("SELECT count(*) FROM sqlite_master")
+        connection.rollback()
 
 
 @contextmanager
-def locked(purpose: str = "") -> Iterator[None]:
-    """Hold the lock beside the database: processes that create it at once destroy it.
-
-    Args:
-        purpose: name of a lock of its own.
-
-    Raises:
-        TimeoutError: another process holds it.
-    """
+def _locked(purpose: str) -> Iterator[None]:
     deadline = time.monotonic() + _LOCK_TIMEOUT_S
-    with Path(f"{paths.TRACKING_DATABASE}{purpose}.lock").open("w") as file:
+    path = Path(f"{paths.TRACKING_DATABASE}.{purpose}.lock")
+    with path.open("w") as file:
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
                 if time.monotonic() > deadline:
-                    raise TimeoutError(f"{paths.shown(Path(file.name))} is held") from None
+                    raise TimeoutError(f"{paths.shown(path)} is held") from None
                 time.sleep(0.05)
         yield
-
-
-def cell_tags(cell: dict[str, Any], stage: str) -> dict[str, str]:
-    """The choices of a cell as tags."""
-    tags = {"stage": stage, **{key: str(value) for key, value in cell.items() if value is not None}}
-    return {**tags, "dvc.stage": f"{stage}@{'-'.join(_named(cell))}"}

@@ -1,8 +1,9 @@
 """What a stage instance leaves beside its outputs: records, curve, picture, protocol and cost.
 
 A stage writes through `Run`; `finish()` puts the small files under `reports/<profile>/metrics/`.
-They are the source of every table and figure. MLflow is a viewer of them, and this module is the
-only place that touches it.
+They are the source of every table and figure. MLflow is a viewer of them (`study.mlflow_store`),
+and this module is the only place that touches it: `sync` shows finished stages, and a stage that
+takes longer shows itself while it runs. Nothing here fails because MLflow does.
 """
 
 import csv
@@ -10,22 +11,35 @@ import json
 import os
 import platform
 import subprocess
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from study import paths
-from study.config import Cell, ConfigError, plain
+from study.config import Cell, ConfigError, load_grid, plain
+
+if TYPE_CHECKING:
+    from study.mlflow_store import Live
 
 # Columns of a record beside those of its cell; see `study.report.results`.
 RECORD = ("metric", "value", "step", "images_seen", "n", "low", "high", "extractor")
 
 
+LIVE_AFTER_S = 60.0
+"""A shorter stage is shown when it has finished: importing and opening MLflow costs 2 to 3 s."""
+_SHOW_EVERY_S = 15.0
+_RETRY_AFTER_S = 300.0
+
+
 class Run:
-    """Collects what one stage instance measures."""
+    """Collects what one stage instance measures; a context that ends what it shows live."""
 
     def __init__(self, stage: str, cell: Cell, parameters: Any) -> None:
         self.stage = stage
@@ -37,6 +51,23 @@ class Run:
         self.notes: dict[str, float] = {}
         self.family: str | None = None
         self.started = time.time()
+        self._live: Live | None = None
+        self._next_show = self.started + LIVE_AFTER_S
+
+    def __enter__(self) -> "Run":
+        """Begin."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End the live run, if there is one, by how the stage ended."""
+        if kind is not None:
+            stopped = issubclass(kind, SystemExit | KeyboardInterrupt)
+            self.close("KILLED" if stopped else "FAILED")
 
     def output(self) -> Path:
         """Folder of the instance's large outputs."""
@@ -49,6 +80,24 @@ class Run:
     def log(self, step: int, values: dict[str, float]) -> None:
         """Add a point to the instance's curve."""
         self.curve.append({"step": step, **{k: float(v) for k, v in values.items()}})
+        if time.time() >= self._next_show:
+            self._show()
+
+    def _show(self) -> None:
+        self._next_show = time.time() + _RETRY_AFTER_S
+        with _tolerated():
+            from study.mlflow_store import Live
+
+            self._live = self._live or Live(self.cell, self.stage, self.started)
+            self._live.show(self.curve[-1])
+            self._next_show = time.time() + _SHOW_EVERY_S
+
+    def close(self, status: str) -> None:
+        """End the live run as FINISHED, FAILED or KILLED; without one, do nothing."""
+        live, self._live = self._live, None
+        if live is not None:
+            with _tolerated():
+                live.close(status)
 
     def record(
         self,
@@ -97,9 +146,12 @@ class Run:
             "cost": {"seconds": round(time.time() - self.started, 3), **self.notes},
             "environment": environment(),
         }
+        if self._live is not None:
+            content["tracking_run"] = self._live.run_id
         if self.curve:
             self._write_curve()
         write_text(self.path(".json"), json.dumps(content, indent=1) + "\n")
+        self.close("FINISHED")
 
     def _write_curve(self) -> None:
         names = list(dict.fromkeys(key for row in self.curve for key in row))
@@ -111,6 +163,36 @@ class Run:
             writer.writeheader()
             writer.writerows(self.curve)
         partial.replace(path)
+
+
+def sync(profile: str) -> None:
+    """Make MLflow show the finished instances of a profile, one run each; repeating changes nothing.
+
+    Shown are the instances of the current grid or, for another profile than the selected one,
+    all that have a metrics file. What fails is one line of warning.
+    """
+    with _tolerated():
+        from study.mlflow_store import show_all
+
+        show_all(profile, [(path, read_metrics(path)) for path in _finished(profile)])
+
+
+def _finished(profile: str) -> list[Path]:
+    grid = load_grid(paths.GRID) if paths.GRID.is_file() else {}
+    files = sorted((paths.report(profile) / "metrics").glob("*/*.json"))
+    if grid.get("profile") != profile:
+        return files
+    return [path for path in files if path.stem in (grid.get(path.parent.name) or {})]
+
+
+@contextmanager
+def _tolerated() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        # Whatever breaks in the viewer, results do not depend on it.
+        text = " ".join(str(error).split())[:200]
+        print(f"warning: MLflow: {type(error).__name__}: {text}", file=sys.stderr)
 
 
 def write_text(path: Path, text: str) -> None:

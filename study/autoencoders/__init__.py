@@ -1,0 +1,1 @@
+"""Autoencoders: adapters over library models, losses, one training loop."""

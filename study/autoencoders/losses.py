@@ -25,7 +25,7 @@ def reconstruction_weight(target: Tensor, full: Tensor, reduction: Reduction) ->
 
 
 class PatchDiscriminator(nn.Module):
-    """PatchGAN [pix2pix, 1611.07004], as deep as the smallest input allows, at most three levels."""
+    """PatchGAN [pix2pix, 1611.07004], as deep as the smallest input allows."""
 
     def __init__(self, smallest_side: int, width: int = 64) -> None:
         super().__init__()

@@ -17,7 +17,6 @@ from study.autoencoders.weights import CLASSES
 from study.config import AutoencoderConfig, ConfigError, Family
 
 
-
 @dataclass(slots=True)
 class Posterior:
     """Encoder output: mean and, for a Gaussian posterior, log-variance, both B c h w."""
@@ -123,7 +122,7 @@ class Autoencoder(nn.Module):
         """Images of tokens B h w (family vq)."""
         return self.decode_embeddings(self.entries(tokens))
 
-    def last_layer(self) -> nn.Parameter:
+    def last_layer(self) -> Tensor:
         """Weight of the decoder's last convolution, where the adaptive GAN weight is measured."""
         if self.family is Family.tiny:
             layers = [m for m in self.model.decoder.layers if isinstance(m, nn.Conv2d)]
@@ -181,8 +180,10 @@ def load_autoencoder(source: Path | str, family: Family | None = None) -> Autoen
         name = json.loads((source / "config.json").read_text()).get("_class_name")
         families = {cls: family for family, cls in CLASSES.items()}
         if name not in families:
-            raise ConfigError(f"{paths.shown(source)}: _class_name = {name!r}: must be one of "
-                              f"{', '.join(families)}")
+            raise ConfigError(
+                f"{paths.shown(source)}: _class_name = {name!r}: must be one of "
+                f"{', '.join(families)}"
+            )
         family = families[name]
     if family is None:
         raise ConfigError(f"{source}: family must be given for a hub id")

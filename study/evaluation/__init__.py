@@ -1,0 +1,1 @@
+"""Measurements: networks, features, distances, reconstruction."""

@@ -13,7 +13,7 @@ from study.data.store import to_float
 from study.evaluation.networks import InDomainNetwork
 
 LABEL_SMOOTHING = 0.1
-"""Keeps features from collapsing onto class means, which would blind the distance within classes."""
+"""Keeps features from collapsing onto class means, blind to differences within a class."""
 
 
 def train_classifier(

@@ -1,4 +1,4 @@
-"""Reference statistics: what real images look like to the extractor, and the floor of a distance."""
+"""Reference statistics: what real images look like to an extractor."""
 
 from dataclasses import dataclass
 from pathlib import Path

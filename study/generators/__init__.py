@@ -1,0 +1,1 @@
+"""Generators: one backbone, an objective and samplers each, one training loop."""

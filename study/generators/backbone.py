@@ -189,7 +189,7 @@ class TokenTransformer(nn.Module):
 
 
 def initialise(network: nn.Module) -> None:
-    """Xavier for linear layers, N(0, 0.02) for embeddings, zero for gates and head [DiT, Sec. 3]."""
+    """Xavier for linear layers, N(0, 0.02) for embeddings, zero for gates and head, as DiT."""
     for module in network.modules():
         if isinstance(module, nn.Linear):
             nn.init.xavier_uniform_(module.weight)
@@ -198,14 +198,15 @@ def initialise(network: nn.Module) -> None:
             nn.init.normal_(module.weight, std=0.02)
         elif isinstance(module, PatchEmbedder):
             nn.init.xavier_uniform_(module.proj.weight.flatten(1))
-            nn.init.zeros_(module.proj.bias)
+            nn.init.zeros_(module.proj.bias)  # pyright: ignore[reportArgumentType]
         elif isinstance(module, TimeEmbedder):
-            for layer in (module.mlp[0], module.mlp[2]):
-                nn.init.normal_(layer.weight, std=0.02)
+            for layer in module.mlp:
+                if isinstance(layer, nn.Linear):
+                    nn.init.normal_(layer.weight, std=0.02)
     for module in network.modules():
         if isinstance(module, Block | FinalLayer):
-            nn.init.zeros_(module.adaLN_modulation[1].weight)
-            nn.init.zeros_(module.adaLN_modulation[1].bias)
+            for parameter in module.adaLN_modulation.parameters():
+                nn.init.zeros_(parameter)
         if isinstance(module, FinalLayer):
             nn.init.zeros_(module.linear.weight)
 

@@ -58,7 +58,9 @@ class GeneratorObjective(Protocol):
         """A network with fresh weights."""
         ...
 
-    def terms(self, network: nn.Module, batch: Batch, numbers: torch.Generator) -> dict[str, Tensor]:
+    def terms(
+        self, network: nn.Module, batch: Batch, numbers: torch.Generator
+    ) -> dict[str, Tensor]:
         """Unweighted loss terms of a batch; `numbers` is a generator on the batch's device."""
         ...
 

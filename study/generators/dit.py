@@ -59,7 +59,7 @@ class Schedule:
         return self.at(self.from_x_0, index) * x_0 + self.at(self.from_x_t, index) * x
 
     def learned_log_variance(self, fraction: Tensor, index: Tensor) -> Tensor:
-        """Interpolation between log posterior variance (-1) and log beta (1) [2102.09672, Eq. 15]."""
+        """Between log posterior variance (-1) and log beta (1) [2102.09672, Eq. 15]."""
         share = (fraction + 1) / 2
         low, high = self.at(self.log_variance, index), self.at(self.log_betas, index)
         return share * high + (1 - share) * low
@@ -78,7 +78,9 @@ class DiT:
         """The shared transformer with twice the channels: noise and variance."""
         return Transformer(backbone, spec.channels, 2 * spec.channels, spec.side, spec.num_classes)
 
-    def terms(self, network: nn.Module, batch: Batch, numbers: torch.Generator) -> dict[str, Tensor]:
+    def terms(
+        self, network: nn.Module, batch: Batch, numbers: torch.Generator
+    ) -> dict[str, Tensor]:
         """Noise error, and the variational bound for the variance alone [2102.09672, Eq. 16]."""
         x_0 = batch.latents
         if x_0 is None:

@@ -29,7 +29,9 @@ class MaskGIT:
         """The transformer over tokens."""
         return TokenTransformer(backbone, spec.codebook_size, spec.side, spec.num_classes)
 
-    def terms(self, network: nn.Module, batch: Batch, numbers: torch.Generator) -> dict[str, Tensor]:
+    def terms(
+        self, network: nn.Module, batch: Batch, numbers: torch.Generator
+    ) -> dict[str, Tensor]:
         """Cross-entropy of masked tokens, smoothed labels [MaskGIT, Eq. 1]."""
         tokens = batch.tokens
         if tokens is None or not isinstance(network, TokenTransformer):
@@ -71,9 +73,7 @@ class MaskGIT:
 
         for step in range(num_steps):
             progress = (step + 1) / num_steps
-            logits = guided(
-                logits_of, tokens, labels, labels, spec.num_classes, sampler.cfg_scale
-            )
+            logits = guided(logits_of, tokens, labels, labels, spec.num_classes, sampler.cfg_scale)
             log_p = logits.float().log_softmax(2)
             drawn = (log_p + gumbel(noise.uniform((count, spec.codebook_size)))).argmax(2)
             known = tokens != mask

@@ -52,7 +52,9 @@ class REPA(SiT):
         """The aligned transformer."""
         return AlignedTransformer(backbone, spec, self.alignment, self.features)
 
-    def terms(self, network: nn.Module, batch: Batch, numbers: torch.Generator) -> dict[str, Tensor]:
+    def terms(
+        self, network: nn.Module, batch: Batch, numbers: torch.Generator
+    ) -> dict[str, Tensor]:
         """Velocity error and negative cosine similarity of tokens [REPA, Eq. 8]."""
         if not isinstance(network, AlignedTransformer) or batch.images is None:
             raise ValueError("REPA: needs an aligned transformer and images in the batch")

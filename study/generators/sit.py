@@ -5,6 +5,7 @@ Time runs from data (t = 0) to noise (t = 1), as in DiT and REPA; SiT's own code
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -62,7 +63,9 @@ class SiT:
         alpha, sigma, d_alpha, d_sigma = interpolant(self.config.path, times(t, x.ndim))
         return alpha * x + sigma * noise, t, d_alpha * x + d_sigma * noise
 
-    def terms(self, network: nn.Module, batch: Batch, numbers: torch.Generator) -> dict[str, Tensor]:
+    def terms(
+        self, network: nn.Module, batch: Batch, numbers: torch.Generator
+    ) -> dict[str, Tensor]:
         """Mean squared error of the velocity [SiT, Eq. 7]."""
         x_t, t, velocity = self.noised(batch, numbers)
         return {"velocity": (network(x_t, t, batch.labels) - velocity).square().mean()}
@@ -98,7 +101,7 @@ class SiT:
 def integrate_ode(velocity: Velocity, x: Tensor, num_steps: int, second_order: bool) -> Tensor:
     """Probability-flow ODE from t = 1 to 0 in equal steps, by Euler or Heun."""
     moments = torch.linspace(1, 0, num_steps + 1).tolist()
-    for now, then in zip(moments, moments[1:], strict=False):
+    for now, then in pairwise(moments):
         slope = velocity(x, now)
         ahead = x + (then - now) * slope
         if second_order:
@@ -127,7 +130,7 @@ def integrate_sde(
         sigma = interpolant(path, times(moment, x.ndim))[1]
         return v - sigma * score_from_velocity(path, v, x, moment), sigma
 
-    for now, then in zip(moments, moments[1:], strict=False):
+    for now, then in pairwise(moments):
         slope, sigma = drift(x, now)
         kick = torch.sqrt(2 * sigma * (now - then)) * noise.normal(tuple(x.shape[1:]))
         x = x + (then - now) * slope + kick

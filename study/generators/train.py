@@ -99,7 +99,7 @@ class MovingAverage:
         half_life = min(self.half_life, self.ramp * images_seen)
         decay = 0.5 ** (batch_size / half_life)
         ours, theirs = map(list, zip(*self.pairs, strict=True))
-        torch._foreach_lerp_(ours, theirs, 1 - decay)
+        torch._foreach_lerp_(ours, theirs, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
 
 
 def checkpoint_steps(config: TrainGeneratorConfig) -> list[int]:

@@ -1,0 +1,1 @@
+"""From metrics files to tables, figures and a text."""

@@ -141,7 +141,9 @@ def _losses(grid: dict[str, Any], root: Path) -> pd.DataFrame:
             frames.append(_curve(path, _LOSSES[stage][0]).assign(stage=stage, **choices))
     columns = ["stage", *_CHOICES, "metric", "step", "value", "smoothed"]
     frames = [frame for frame in frames if len(frame)]
-    return pd.concat(frames, ignore_index=True)[columns] if frames else pd.DataFrame(columns=columns)
+    return (
+        pd.concat(frames, ignore_index=True)[columns] if frames else pd.DataFrame(columns=columns)
+    )
 
 
 def _curve(path: Path, metric: str) -> pd.DataFrame:

@@ -43,7 +43,9 @@ def findings(grid: dict[str, Any], results: pd.DataFrame, missing: int, planned:
         *_learning(table_rows(grid, "evaluate_generator"), generated),
         _seeds(grid),
     ]
-    ran = "Every cell of the grid ran." if not missing else f"{missing} of {planned} cells {NOT_RUN}."
+    ran = (
+        "Every cell of the grid ran." if not missing else f"{missing} of {planned} cells {NOT_RUN}."
+    )
     return [*found, ran]
 
 
@@ -73,7 +75,9 @@ def _against(row: Row, results: pd.DataFrame, metric: str) -> str:
     gain = gain_over_control(row, results, metric)
     if gain is None:
         return f"{name} {NOT_RUN}"
-    means = [checkpoint(r.of(results, metric), -1)["value"].mean() for r in (row, row.beside(CONTROL))]
+    means = [
+        checkpoint(r.of(results, metric), -1)["value"].mean() for r in (row, row.beside(CONTROL))
+    ]
     return f"{name} {means[0]:.4g} against {means[1]:.4g} ({gain_text(gain)})"
 
 

@@ -55,7 +55,9 @@ def _picture(path: Path | None) -> np.ndarray | None:
 
 
 def _compose(cells: list[list[tuple[str, np.ndarray | None]]]) -> Figure:
-    sizes = [[_ABSENT] * 2 if image is None else image.shape[:2] for row in cells for _, image in row]
+    sizes = [
+        [_ABSENT] * 2 if image is None else image.shape[:2] for row in cells for _, image in row
+    ]
     height, width = (max(size[axis] for size in sizes) for axis in (0, 1))
     total = _GAP + (width + _GAP) * len(cells[0]), _GAP + (height + _TITLE + _GAP) * len(cells)
     figure = Figure(figsize=(total[0] / DPI, total[1] / DPI), dpi=DPI)

@@ -29,9 +29,7 @@ def autoencoder_table(grid: dict[str, Any], results: pd.DataFrame) -> Table:
     table, rows = Table("autoencoders"), table_rows(grid, "evaluate_autoencoder")
     for row in rows:
         ran = max(len(row.of(results, metric)) for metric in metrics)
-        table.add(
-            row.titles(rows, ran), {**row.choices, "seeds": len(row.seeds), "seeds_run": ran}
-        )
+        table.add(row.titles(rows, ran), {**row.choices, "seeds": len(row.seeds), "seeds_run": ran})
         for metric, title in titles.items():
             table.put(title, metric, row.of(results, metric), ran=ran > 0)
     direction = "Lower is better, except for PSNR and SSIM; ± is half a Student-t 95 % interval."

@@ -1,0 +1,1 @@
+"""Stages of dvc.yaml: one thin module each, of the same name."""

@@ -3,7 +3,7 @@
 from study import paths
 from study.command import stage
 from study.config.stages import CheckStudy
-from study.grid import check_grid
+from study.preflight import check_grid
 from study.tracking import Run, write_text
 
 

@@ -18,8 +18,9 @@ from study.tracking import Run
 def main(config: FinetuneAutoencoder, run: Run) -> None:
     """Fine-tune (arm `pretrained`: adopt the weights as they are) and save in diffusers format."""
     settings = config.autoencoder
-    autoencoder = load_autoencoder(settings.weights_source() or paths.pretrained(config.cell),
-                                   settings.family)
+    autoencoder = load_autoencoder(
+        settings.weights_source() or paths.pretrained(config.cell), settings.family
+    )
     run.family = autoencoder.family.value
     if config.arm.trainable is not Trainable.nothing:
         train_autoencoder(
