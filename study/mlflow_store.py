@@ -174,7 +174,10 @@ def _open(uri: str, profile: str, artifacts: str | None) -> Store:
         # Deprecations between MLflow and SQLAlchemy are no concern of the study's user.
         warnings.simplefilter("ignore")
         from mlflow import MlflowClient
+        from sqlalchemy import Engine, event
 
+        if not event.contains(Engine, "connect", _unsynchronised):
+            event.listen(Engine, "connect", _unsynchronised)
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.ERROR)
         client = MlflowClient(uri)
@@ -188,6 +191,12 @@ def _open(uri: str, profile: str, artifacts: str | None) -> Store:
         if found.lifecycle_stage == "deleted":
             client.restore_experiment(found.experiment_id)
         return Store(client, found.experiment_id)
+
+
+def _unsynchronised(connection: Any, record: object) -> None:
+    """Let SQLite not wait for the disk: MLflow commits hundreds of times, and can be rebuilt."""
+    if isinstance(connection, sqlite3.Connection):
+        connection.execute("PRAGMA synchronous = OFF")
 
 
 def _probe(database: Path) -> None:

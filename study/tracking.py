@@ -166,7 +166,7 @@ class Run:
 
 
 def sync(profile: str) -> None:
-    """Make MLflow show the finished instances of a profile, one run each; repeating changes nothing.
+    """Make MLflow show the finished instances of a profile; repeating it changes nothing.
 
     Shown are the instances of the current grid or, for another profile than the selected one,
     all that have a metrics file. What fails is one line of warning.

@@ -1,8 +1,10 @@
 """Figures over training steps: distance at each checkpoint (convergence) and training loss."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
@@ -10,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from study.report.figures import arm_look, draw_panels, panels, save
 from study.report.names import FRECHET, count, first_present, label
-from study.report.results import instances, write_csv
+from study.report.results import instances, where, write_csv
 from study.report.table import Row, table_rows
 
 _RANDOM: dict[str, Any] = {"linestyle": (0, (6, 4)), "linewidth": 0.9}
@@ -29,24 +31,24 @@ def convergence(grid: dict[str, Any], results: pd.DataFrame, target: Path) -> No
     """Distance against training step, one panel per generator; `target` has no suffix."""
     metric = first_present(results, FRECHET)
     start = f"{metric}_random_latents"
-    own = results[results["metric"].isin([metric, start])]
-    own = own[own["stage"] == "evaluate_generator"]
-    floor = results[results["metric"] == f"{metric}_floor"]
+    own = where(where(results, "stage", "evaluate_generator"), "metric", metric, start)
+    floor = where(results, "metric", f"{metric}_floor")
     name = label(metric, own["n"])
     write_csv(pd.concat([own, floor]), target.with_suffix(".csv"))
 
-    def draw(axes: Axes, rows: list[Row]) -> None:
+    def draw(axes: Axes, rows: list[Row]) -> int:
         for row in rows:
             _distances(axes, row.arm, row.of(own, metric))
             if values := row.of(own, start)["value"].tolist():
                 axes.axhline(sum(values) / len(values), color=arm_look(row.arm)["color"], **_RANDOM)
-        data = rows[0].choices.get("data")
-        for value in floor.loc[floor["data"] == data, "value"]:
-            axes.axhline(value, **_FLOOR)
         axes.set_ylabel(name)
         if axes.lines:
-            _log_axis(axes)
+            axes.set_yscale("log")
+            for value in where(floor, "data", rows[0].choices.get("data"))["value"]:
+                _floor(axes, value)
+            _distance_ticks(axes)
             _images_axis(axes, pd.concat([row.of(own, metric) for row in rows]))
+        return max(len(_by_seed(row.of(own, metric))) for row in rows)
 
     extra = [
         Line2D([], [], color="grey", label="random latents", **_RANDOM),
@@ -67,12 +69,13 @@ def training(grid: dict[str, Any], root: Path, target: Path) -> None:
     losses = _losses(grid, root)
     write_csv(losses, target.with_suffix(".csv"))
 
-    def draw(axes: Axes, rows: list[Row]) -> None:
+    def draw(axes: Axes, rows: list[Row]) -> int:
         for row in rows:
             look = arm_look(row.arm) | {"linewidth": 1.3, "marker": ""}
-            for _, line in _losses_of(row, losses).groupby("seed", dropna=False):
+            for line in _by_seed(_losses_of(row, losses)):
                 axes.plot(line["step"], line["smoothed"], **look)
         axes.set_ylabel(_LOSSES[_stage(rows[0])][1])
+        return max(len(_by_seed(_losses_of(row, losses))) for row in rows)
 
     content = {
         # An arm that trains nothing has no curve, and so no place in the legend.
@@ -85,28 +88,42 @@ def training(grid: dict[str, Any], root: Path, target: Path) -> None:
 
 def _distances(axes: Axes, arm: str, records: pd.DataFrame) -> None:
     look = arm_look(arm)
-    seeds = [line for _, line in records.groupby("seed", dropna=False)]
+    seeds = _by_seed(records)
     for line in seeds:
-        thin = {**look, "marker": "", "linewidth": 0.8, "alpha": 1 if len(seeds) == 1 else 0.5}
-        bars = _bars(line)
-        axes.errorbar(line["step"], line["value"], yerr=bars, capsize=2, elinewidth=0.8, **thin)
-    mean = records.groupby("step")["value"].mean()
-    if len(mean):
-        axes.plot(mean.index.astype(float), mean, linewidth=2, markersize=5, **look)
+        thin = look | {"marker": "", "linewidth": 0.8, "alpha": 1 if len(seeds) == 1 else 0.5}
+        low, value, high = (line[name].to_numpy(float) for name in ("low", "value", "high"))
+        # Nothing where no interval was measured; never a bar of negative length.
+        bars = [np.maximum(value - low, 0), np.maximum(high - value, 0)]
+        axes.errorbar(line["step"], value, yerr=bars, capsize=2, elinewidth=0.8, **thin)
+    if seeds:
+        steps, means = zip(*_means(records), strict=True)
+        axes.plot(steps, means, linewidth=2, markersize=5, **look)
 
 
-def _bars(line: pd.DataFrame) -> list[pd.Series] | None:
-    """Lengths of the error bars over samples; a resampled bound may lie inside the value."""
-    if line["low"].isna().any() or line["high"].isna().any():
-        return None
-    return [(line["value"] - line["low"]).clip(0), (line["high"] - line["value"]).clip(0)]
+def _by_seed(records: pd.DataFrame) -> list[pd.DataFrame]:
+    return [pd.DataFrame(line) for _, line in records.groupby("seed", dropna=False)]
 
 
-def _log_axis(axes: Axes) -> None:
-    axes.set_yscale("log")
+def _means(records: pd.DataFrame) -> list[tuple[int, float]]:
+    steps = sorted({int(step) for step in records["step"]})
+    return [(step, float(np.mean(where(records, "step", step)["value"]))) for step in steps]
+
+
+def _floor(axes: Axes, value: float) -> None:
+    lowest = axes.get_ylim()[0]
+    if value > lowest / 3:
+        axes.axhline(value, **_FLOOR)
+    else:
+        # As a line it would press the curves into the upper part of the panel.
+        text = f"floor {value:.3g}, below the panel"
+        axes.text(0.02, 0.02, text, transform=axes.transAxes, fontsize=8)
+
+
+def _distance_ticks(axes: Axes) -> None:
     low, high = axes.get_ylim()
-    # Marks at 1, 2, 5 would leave an axis of less than half a decade almost bare.
-    locator = LogLocator(subs=(1, 2, 5)) if high / low > 4 else MaxNLocator(5)
+    # On less than a decade the usual marks would leave the axis almost bare.
+    marks = (1, 2, 5) if high / low > 10 else (1, 2, 3, 5, 7)
+    locator = LogLocator(subs=marks) if high / low > 3 else MaxNLocator(5)
     axes.yaxis.set_major_locator(locator)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
@@ -117,7 +134,9 @@ def _images_axis(axes: Axes, records: pd.DataFrame) -> None:
     if seen.empty:
         return
     ratio = float(seen["images_seen"].iloc[-1]) / float(seen["step"].iloc[-1])
-    top = axes.secondary_xaxis("top", functions=(lambda x: x * ratio, lambda x: x / ratio))
+    top = axes.secondary_xaxis(
+        "top", functions=(partial(np.multiply, ratio), partial(np.multiply, 1 / ratio))
+    )
     top.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     top.xaxis.set_major_formatter(FuncFormatter(lambda value, _: count(round(value))))
     top.set_xlabel("images seen", fontsize=8)
@@ -129,7 +148,7 @@ def _stage(row: Row) -> str:
 
 
 def _losses_of(row: Row, losses: pd.DataFrame) -> pd.DataFrame:
-    return row.of(losses[losses["stage"] == _stage(row)], _LOSSES[_stage(row)][0])
+    return row.of(where(losses, "stage", _stage(row)), _LOSSES[_stage(row)][0])
 
 
 def _losses(grid: dict[str, Any], root: Path) -> pd.DataFrame:
@@ -138,12 +157,11 @@ def _losses(grid: dict[str, Any], root: Path) -> pd.DataFrame:
         path = root / stage / f"{instance}.csv"
         if stage in _LOSSES and path.is_file():
             choices = {name: getattr(cell, name) for name in _CHOICES}
-            frames.append(_curve(path, _LOSSES[stage][0]).assign(stage=stage, **choices))
+            curve = _curve(path, _LOSSES[stage][0])
+            frames.append(curve.assign(stage=stage, **choices))
     columns = ["stage", *_CHOICES, "metric", "step", "value", "smoothed"]
-    frames = [frame for frame in frames if len(frame)]
-    return (
-        pd.concat(frames, ignore_index=True)[columns] if frames else pd.DataFrame(columns=columns)
-    )
+    table = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
+    return table.reindex(columns=columns)
 
 
 def _curve(path: Path, metric: str) -> pd.DataFrame:

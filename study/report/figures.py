@@ -10,17 +10,20 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from study.report.names import ARMS, NOT_RUN, arm_rank, count, generator
+from study.report.names import NOT_RUN, arm_rank, count, generator
 from study.report.table import Row
 
 DPI = 150
+WIDTH = 9.0
+"""Of a figure, in inches."""
 # Okabe and Ito's palette without yellow; arms keep colour and marker in every figure.
 _COLOURS = ("#7f7f7f", "#0072B2", "#D55E00", "#56B4E9", "#009E73", "#CC79A7", "#E69F00")
 _MARKERS = ("s", "o", "^", "D", "v", "P", "X", "*", "<", ">")
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "axes.axisbelow": True,
     "axes.grid": True,
     "axes.spines.right": False,
+    "axes.spines.top": False,
     "font.size": 9,
     "grid.alpha": 0.3,
 }
@@ -32,7 +35,7 @@ def arm_look(arm: str) -> dict[str, Any]:
     colour = _COLOURS[rank % len(_COLOURS)]
     return {
         "color": colour,
-        "linestyle": ("-.", "--", "-", ":")[rank % 4],
+        "linestyle": ("-.", (0, (4, 1)), "-", (0, (1, 1)))[rank % 4],
         "marker": _MARKERS[rank % len(_MARKERS)],
         "markerfacecolor": "white" if arm == "plain" else colour,
     }
@@ -48,24 +51,24 @@ def panels(rows: list[Row]) -> dict[str, list[Row]]:
 
 def draw_panels(
     content: dict[str, list[Row]],
-    draw: Callable[[Axes, list[Row]], None],
+    draw: Callable[[Axes, list[Row]], int],
     extra: Iterable[Line2D] = (),
 ) -> Figure:
     """A figure over training steps with one panel per entry and one legend for all.
 
     Args:
         content: rows by panel title.
-        draw: draws the rows into their panel and names its vertical axis.
+        draw: draws the rows into their panel, names its vertical axis, returns the number of
+            seeds that it found.
         extra: further entries of the legend.
     """
-    columns = min(4, max(2, len(content)))
+    columns = 2 if len(content) <= 4 else 3
     lines = max(1, -(-len(content) // columns))
     with rc_context(_STYLE):
-        figure = Figure(figsize=(3.3 * columns, 3.0 * lines + 0.4), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 0.85 * WIDTH * lines / columns + 0.4), layout="constrained")
         places = figure.subplots(lines, columns, squeeze=False).flatten()
         for axes, (title, rows) in zip(places, content.items(), strict=False):
-            draw(axes, rows)
-            _finish(axes, title, max(len(row.seeds) for row in rows))
+            _finish(axes, title, draw(axes, rows))
         for axes in places[len(content) :]:
             axes.set_axis_off()
         arms = {row.arm for rows in content.values() for row in rows}
@@ -92,17 +95,21 @@ def _title(row: Row, rows: list[Row]) -> str:
         for key in ("data", "autoencoder", "scaling")
         if key in row.choices and len({other.choices.get(key) for other in same}) > 1
     ]
-    head = [generator(name)] if name else ["autoencoder"]
-    return ", ".join([*head, *(differs or ([] if name else [row.choices["autoencoder"]]))])
+    return ", ".join([generator(name), *differs] if name else differs or [_only(row)])
+
+
+def _only(row: Row) -> str:
+    return row.choices.get("autoencoder", row.arm)
 
 
 def _finish(axes: Axes, title: str, seeds: int) -> None:
-    axes.set_title(f"{title} (n = {seeds} seed{'s' if seeds > 1 else ''})", fontsize=10)
+    number = f"n = {seeds} seed{'s' if seeds > 1 else ''}" if seeds else NOT_RUN
+    axes.set_title(f"{title} ({number})", fontsize=10)
     axes.set_xlabel("training step")
-    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True, steps=[1, 2, 2.5, 5, 10]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: count(round(value))))
-    if not axes.lines:
-        axes.text(0.5, 0.5, NOT_RUN, ha="center", va="center", transform=axes.transAxes)
+    if not seeds:
+        axes.set(xticks=[], yticks=[])
 
 
 def _handle(arm: str) -> Line2D:

@@ -14,8 +14,8 @@ from study.report.names import (
     generator,
     label,
 )
-from study.report.results import instances
-from study.report.table import Row, gain_text, signed, table_rows
+from study.report.results import instances, where
+from study.report.table import Row, gain_text, signed, table_rows, with_control
 from study.report.tables import checkpoint, gain_over_control, paired
 from study.statistics import paired_gain, t_interval
 
@@ -35,38 +35,38 @@ def scope(profile: str) -> str:
 
 def findings(grid: dict[str, Any], results: pd.DataFrame, missing: int, planned: int) -> list[str]:
     """The report's first lines: effect on generators and autoencoders, learning, seeds, gaps."""
-    generated = results[results["stage"] == "evaluate_generator"]
-    measured = results[results["stage"] == "evaluate_autoencoder"]
+    generated = where(results, "stage", "evaluate_generator")
+    measured = where(results, "stage", "evaluate_autoencoder")
     found = [
         _generators(table_rows(grid, "evaluate_generator"), generated),
         *_autoencoders(table_rows(grid, "evaluate_autoencoder"), measured),
         *_learning(table_rows(grid, "evaluate_generator"), generated),
         _seeds(grid),
     ]
-    ran = (
-        "Every cell of the grid ran." if not missing else f"{missing} of {planned} cells {NOT_RUN}."
-    )
-    return [*found, ran]
+    gaps = f"{missing} of {planned} cells {NOT_RUN}, listed below."
+    return [*found, gaps if missing else f"All {planned} cells of the grid ran."]
 
 
 def measurement(results: pd.DataFrame) -> list[str]:
     """How well the measuring networks classify, and how small a distance can get."""
     lines = []
-    for row in results[results["metric"].str.startswith("accuracy_")].to_dict("records"):
-        role = row["metric"].removeprefix("accuracy_")
-        lines.append(f"Held-out accuracy of network `{role}` ({row['data']}): {row['value']:.3f}.")
-    for row in results[results["metric"].str.endswith("_floor")].to_dict("records"):
-        metric = row["metric"].removesuffix("_floor")
-        name = label(metric, pd.Series([row["n"]]))
-        lines.append(f"Floor ({row['data']}), {name} of real against real: {row['value']:.4g}.")
+    for row in where(results, "stage", "train_network").to_dict("records"):
+        if row["metric"].startswith("accuracy_"):
+            role = row["metric"].removeprefix("accuracy_")
+            lines.append(f"Held-out accuracy of network `{role}`: {row['value']:.3f}.")
+    for row in where(results, "stage", "reference_statistics").to_dict("records"):
+        if row["metric"].endswith("_floor"):
+            name = label(row["metric"].removesuffix("_floor"), [row["n"]])
+            lines.append(f"Floor, {name} of real against real images: {row['value']:.4g}.")
     return lines
 
 
 def _generators(rows: list[Row], results: pd.DataFrame) -> str:
     metric = first_present(results, FRECHET)
-    name = label(metric, results.loc[results["metric"] == metric, "n"])
-    parts = [_against(row, results, metric) for row in rows if row.arm == TREATMENT]
-    head = f"Generators, {name} at the last checkpoint, `{TREATMENT}` against `{CONTROL}` (gain)"
+    name = label(metric, where(results, "metric", metric)["n"])
+    treated = [row for row in with_control(rows) if row.arm == TREATMENT]
+    parts = [_against(row, results, metric) for row in treated]
+    head = f"Generators, {name} at the last checkpoint, `{TREATMENT}` against `{CONTROL}`"
     return f"{head}: {'; '.join(parts) or NOT_RUN}."
 
 
@@ -75,14 +75,13 @@ def _against(row: Row, results: pd.DataFrame, metric: str) -> str:
     gain = gain_over_control(row, results, metric)
     if gain is None:
         return f"{name} {NOT_RUN}"
-    means = [
-        checkpoint(r.of(results, metric), -1)["value"].mean() for r in (row, row.beside(CONTROL))
-    ]
-    return f"{name} {means[0]:.4g} against {means[1]:.4g} ({gain_text(gain)})"
+    arms = (row.of(results, metric), row.beside(CONTROL).of(results, metric))
+    ours, theirs = (checkpoint(records, -1)["value"].mean() for records in arms)
+    return f"{name} {ours:.4g} against {theirs:.4g}, gain {gain_text(gain)}"
 
 
 def _autoencoders(rows: list[Row], results: pd.DataFrame) -> list[str]:
-    treated = [row for row in rows if row.arm == TREATMENT]
+    treated = [row for row in with_control(rows) if row.arm == TREATMENT]
     errors = [f"{_name(row)} {_error(row, results)}" for row in treated]
     quality = [f"{_name(row)} {_quality(row, results)}" for row in treated]
     return [

@@ -1,5 +1,8 @@
 """How metrics, generators and arms are called in tables and figures, and which come first."""
 
+from collections.abc import Iterable
+from typing import Any
+
 import pandas as pd
 
 TREATMENT = "eq"
@@ -18,11 +21,11 @@ LABELS = {
     "psnr_db": "PSNR [dB]",
     "ssim": "SSIM",
     "lpips": "LPIPS",
-    "equivariance_error": "Equivariance error",
-    "equivariance_error_rotation": "of turns",
-    "equivariance_error_scale": "of scales",
-    "equivariance_error_paper_rotation": "paper's form, turns",
-    "equivariance_error_paper_scale": "paper's form, scales",
+    "equivariance_error": "Equiv. error",
+    "equivariance_error_rotation": "Equiv. error, turns",
+    "equivariance_error_scale": "Equiv. error, scales",
+    "equivariance_error_paper_rotation": "Equiv. error (paper's form), turns",
+    "equivariance_error_paper_scale": "Equiv. error (paper's form), scales",
     "latent_std": "Latent std",
 }
 # What depends on the number of images in its expected value, so n belongs to its name.
@@ -40,7 +43,7 @@ ARMS = (
 )
 
 
-def label(metric: str, sizes: pd.Series | None = None) -> str:
+def label(metric: str, sizes: Iterable[Any] | None = None) -> str:
     """Display name of a metric; that of a distance carries n.
 
     Args:
@@ -50,7 +53,7 @@ def label(metric: str, sizes: pd.Series | None = None) -> str:
     name = LABELS.get(metric, metric.replace("_", " "))
     if sizes is None or not is_distance(metric):
         return name
-    counts = sorted({int(n) for n in sizes.dropna()})
+    counts = sorted({int(n) for n in sizes if pd.notna(n)})
     return " ".join([name, "/".join(count(n) for n in counts)]).strip()
 
 
@@ -69,7 +72,7 @@ def count(n: int) -> str:
 
 def first_present(results: pd.DataFrame, metrics: tuple[str, ...]) -> str:
     """The first of the metrics that the generators' results hold; the last where none."""
-    present = set(results.loc[results["stage"] == "evaluate_generator", "metric"])
+    present = set(results["metric"][results["stage"] == "evaluate_generator"])
     return next((metric for metric in metrics if metric in present), metrics[-1])
 
 

@@ -13,9 +13,12 @@ from study.report.results import instances
 from study.report.table import Row, table_rows
 
 # Pixels: between pictures, for a title, and the side of an absent picture.
-_GAP, _TITLE, _ABSENT = 12, 28, 256
+_GAP, _TITLE, _ABSENT = 12, 40, 256
 # Small pictures are enlarged by whole factors to about this width, so that no pixel is blended.
 _WIDTH = 320
+
+# A title, and the picture or why there is none.
+Shown = tuple[str, np.ndarray | str]
 
 
 def pictures(grid: dict[str, Any], stage: str, root: Path, target: Path) -> None:
@@ -29,11 +32,11 @@ def pictures(grid: dict[str, Any], stage: str, root: Path, target: Path) -> None
     """
     content = panels(table_rows(grid, stage))
     arms = sorted({row.arm for rows in content.values() for row in rows}, key=arm_rank)
-    cells: list[list[tuple[str, np.ndarray | None]]] = []
+    cells: list[list[Shown]] = []
     for title, rows in content.items():
         by_arm = {row.arm: root / stage / f"{_instance(grid, stage, row)}.png" for row in rows}
-        cells.append([(f"{title}, {arm}", _picture(by_arm.get(arm))) for arm in arms])
-    figure = _compose(cells or [[("", None)]])
+        cells.append([(f"{title}\n{arm}", _picture(by_arm.get(arm))) for arm in arms])
+    figure = _compose(cells or [[("", "not in the grid")]])
     target.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(target, dpi=DPI, metadata={"Software": None})
 
@@ -46,19 +49,19 @@ def _instance(grid: dict[str, Any], stage: str, row: Row) -> str:
     )
 
 
-def _picture(path: Path | None) -> np.ndarray | None:
-    if path is None or not path.is_file():
-        return None
+def _picture(path: Path | None) -> np.ndarray | str:
+    if path is None:
+        return "not in the grid"
+    if not path.is_file():
+        return NOT_RUN
     image = imread(path)
     factor = max(1, round(_WIDTH / image.shape[1]))
     return image.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
-def _compose(cells: list[list[tuple[str, np.ndarray | None]]]) -> Figure:
-    sizes = [
-        [_ABSENT] * 2 if image is None else image.shape[:2] for row in cells for _, image in row
-    ]
-    height, width = (max(size[axis] for size in sizes) for axis in (0, 1))
+def _compose(cells: list[list[Shown]]) -> Figure:
+    images = [image for row in cells for _, image in row if not isinstance(image, str)]
+    height, width = (max([i.shape[axis] for i in images], default=_ABSENT) for axis in (0, 1))
     total = _GAP + (width + _GAP) * len(cells[0]), _GAP + (height + _TITLE + _GAP) * len(cells)
     figure = Figure(figsize=(total[0] / DPI, total[1] / DPI), dpi=DPI)
     for line, row in enumerate(cells):
@@ -72,20 +75,20 @@ def _compose(cells: list[list[tuple[str, np.ndarray | None]]]) -> Figure:
 def _place(
     figure: Figure,
     title: str,
-    image: np.ndarray | None,
+    image: np.ndarray | str,
     box: tuple[int, int, int, int],
     total: tuple[int, int],
 ) -> None:
     left, top, width, height = box
     middle = (left + width / 2) / total[0]
-    baseline = 1 - (top + 0.75 * _TITLE) / total[1]
-    figure.text(middle, baseline, title, ha="center", fontsize=8)
-    shown = (height, width) if image is None else image.shape[:2]
+    centre = 1 - (top + _TITLE / 2) / total[1]
+    figure.text(middle, centre, title, ha="center", va="center", fontsize=8)
+    shown = (height, width) if isinstance(image, str) else image.shape[:2]
     bottom = total[1] - top - _TITLE - shown[0]
     place = (left / total[0], bottom / total[1], shown[1] / total[0], shown[0] / total[1])
     axes = figure.add_axes(place)
     axes.set_axis_off()
-    if image is None:
-        axes.text(0.5, 0.5, NOT_RUN, ha="center", va="center", transform=axes.transAxes)
+    if isinstance(image, str):
+        axes.text(0.5, 0.5, image, ha="center", va="center", transform=axes.transAxes)
     else:
         axes.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest", aspect="auto")

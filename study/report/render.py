@@ -39,6 +39,9 @@ def render(grid: dict[str, Any]) -> None:
         "generators": generator_table(grid, results),
         "costs": cost_table(grid, spent),
     }
+    tables["autoencoders"].notes += _protocol(cells, "evaluate_autoencoder")
+    tables["generators"].notes += _protocol(cells, "evaluate_generator")
+    tables["costs"].notes += ["\n".join(_machines(cells))]
     for table in tables.values():
         table.write(folder / "tables")
     convergence(grid, results, figures / "convergence")
@@ -64,7 +67,7 @@ def _report(
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
     stages = dict.fromkeys(stage for stage, _ in cells if stage not in _IN_TABLES)
-    blocks = {stage: "\n".join(protocol_lines(cells, stage)) for stage in (*_IN_TABLES, *stages)}
+    blocks = {stage: "\n".join(protocol_lines(cells, stage)) for stage in stages}
     values = {
         "profile": grid["profile"],
         "scope": scope(grid["profile"]),
@@ -82,6 +85,11 @@ def _report(
     return engine.from_string(_TEMPLATE.read_text()).render(values)
 
 
+def _protocol(cells: Cells, stage: str) -> list[str]:
+    lines = protocol_lines(cells, stage)
+    return ["Protocol:", "\n".join(lines)] if lines else []
+
+
 def _real_images(grid: dict[str, Any], root: Path) -> list[str]:
     names = [f"{s}/{name}.png" for s, name, _ in instances(grid) if s == "prepare_data"]
     return [name for name in names if (root / name).is_file()]
@@ -95,4 +103,4 @@ def _machines(cells: Cells) -> list[str]:
         device = made.get("gpu") or f"CPU, {made.get('threads')} threads"
         line = f"{device}, torch {made.get('torch')}, Python {made.get('python')}"
         counts[line] = counts.get(line, 0) + 1
-    return [f"{line}: {number} cells" for line, number in sorted(counts.items())]
+    return [f"- {line}: {number} cells" for line, number in sorted(counts.items())]

@@ -1,4 +1,4 @@
-"""Metrics files of the current grid to tidy tables: results, their summary over seeds, and costs."""
+"""Metrics files of the current grid to tidy tables: results, summary over seeds, costs."""
 
 import math
 from collections.abc import Iterator
@@ -128,6 +128,11 @@ def costs(grid: dict[str, Any], root: Path) -> pd.DataFrame:
     first, last = ["stage", "instance", "seconds"], ["gpu", "torch", "commit", "finished"]
     other = sorted({key for row in rows for key in row} - {*first, *last})
     return pd.DataFrame(rows, columns=[*first, *other, *last])
+
+
+def where(frame: pd.DataFrame, column: str, *values: object) -> pd.DataFrame:
+    """Rows whose column holds one of the values."""
+    return pd.DataFrame(frame[frame[column].isin(values)])
 
 
 def write_csv(frame: pd.DataFrame, path: Path) -> None:

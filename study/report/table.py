@@ -7,8 +7,8 @@ from typing import Any
 import pandas as pd
 
 from study.config import Cell
-from study.report.names import NOT_RUN, arm_rank, generator
-from study.report.results import instances
+from study.report.names import CONTROL, NOT_RUN, arm_rank, generator
+from study.report.results import instances, where
 from study.statistics import Gain, t_interval
 from study.tracking import write_text
 
@@ -34,10 +34,11 @@ class Table:
         """Append the mean over seeds to the last row, or why there is none."""
         values = records["value"].tolist()
         low, high = t_interval(values) or (None, None)
+        mean = sum(values) / len(values) if values else None
         absent = "not measured" if ran else NOT_RUN
-        mean = sum(values) / len(values) if values else absent
-        self.numbers[-1] |= {name: mean, f"{name}_low": low, f"{name}_high": high}
-        self.shown[-1][title] = mean_text(mean, high) if values else absent
+        numbers = {name: absent if mean is None else mean, f"{name}_low": low, f"{name}_high": high}
+        self.numbers[-1] |= numbers
+        self.shown[-1][title] = absent if mean is None else mean_text(mean, high)
 
     def markdown(self) -> str:
         """The table with its notes."""
@@ -47,8 +48,8 @@ class Table:
 
     def latex(self) -> str:
         """The table with booktabs rules."""
-        style = pd.DataFrame(self.shown).style.hide(axis="index")
-        style = style.format(escape="latex").format_index(escape="latex", axis="columns")
+        style = pd.DataFrame(self.shown).style
+        style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis="columns")
         # The symbols of the text functions below, for every TeX engine.
         return style.to_latex(hrules=True).replace("±", r"$\pm$").replace("−", "$-$")
 
@@ -56,7 +57,7 @@ class Table:
         """Write the table's md, csv and tex files."""
         write_text(folder / f"{self.name}.md", self.markdown())
         write_text(folder / f"{self.name}.tex", self.latex())
-        numbers = pd.DataFrame(self.numbers)
+        numbers = pd.DataFrame(self.numbers, dtype=object)
         write_text(folder / f"{self.name}.csv", numbers.to_csv(index=False, lineterminator="\n"))
 
 
@@ -83,10 +84,10 @@ class Row:
 
     def of(self, results: pd.DataFrame, metric: str) -> pd.DataFrame:
         """The row's records of a metric."""
-        chosen = results["metric"] == metric
+        records = where(results, "metric", metric)
         for name, value in self.choices.items():
-            chosen &= results[name] == value
-        return results[chosen]
+            records = where(records, name, value)
+        return records
 
     def titles(self, rows: list["Row"], ran: int) -> dict[str, str]:
         """What names the row: its choices, without those that all rows share, and its seeds."""
@@ -111,6 +112,12 @@ def table_rows(grid: dict[str, Any], stage: str) -> list[Row]:
     return sorted(rows, key=lambda row: (groups.index(row.group), arm_rank(row.arm)))
 
 
+def with_control(rows: list[Row]) -> list[Row]:
+    """Rows whose control arm is in the grid, the control's own among them."""
+    controlled = {row.group for row in rows if row.arm == CONTROL}
+    return [row for row in rows if row.group in controlled]
+
+
 def mean_text(mean: float, high: float | None) -> str:
     """A mean with the half-width of its interval where it has one."""
     text = f"{mean:.4g}".replace("-", "−")
@@ -132,7 +139,7 @@ def signed(value: float, digits: int) -> str:
 
 def minutes_text(value: float) -> str:
     """Minutes; seconds matter only in short stages."""
-    return f"{value:.1f}" if value >= 1 else f"{value:.2f}"
+    return f"{value:.1f}" if value >= 1 else f"{value:.2g}"
 
 
 def of_text(ran: int, planned: int) -> str:

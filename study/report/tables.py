@@ -1,5 +1,6 @@
 """The report's three tables: autoencoders, generators, costs."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,17 +16,25 @@ from study.report.names import (
     is_distance,
     label,
 )
-from study.report.results import instances
-from study.report.table import Row, Table, gain_text, minutes_text, of_text, table_rows
+from study.report.results import instances, where
+from study.report.table import (
+    Row,
+    Table,
+    gain_text,
+    minutes_text,
+    of_text,
+    table_rows,
+    with_control,
+)
 from study.statistics import Gain, paired_gain
 
 
 def autoencoder_table(grid: dict[str, Any], results: pd.DataFrame) -> Table:
     """Reconstruction and equivariance error, one row per autoencoder and arm."""
-    results = results[results["stage"] == "evaluate_autoencoder"]
+    results = where(results, "stage", "evaluate_autoencoder")
     present = set(results["metric"])
     metrics = [name for name in HEADLINE if name in present] or ["psnr_db", "equivariance_error"]
-    titles = {name: label(name, results.loc[results["metric"] == name, "n"]) for name in metrics}
+    titles = {name: label(name, where(results, "metric", name)["n"]) for name in metrics}
     table, rows = Table("autoencoders"), table_rows(grid, "evaluate_autoencoder")
     for row in rows:
         ran = max(len(row.of(results, metric)) for metric in metrics)
@@ -39,10 +48,10 @@ def autoencoder_table(grid: dict[str, Any], results: pd.DataFrame) -> Table:
 
 def generator_table(grid: dict[str, Any], results: pd.DataFrame) -> Table:
     """Distances at the first and last checkpoint and the gain over the control."""
-    results = results[results["stage"] == "evaluate_generator"]
+    results = where(results, "stage", "evaluate_generator")
     main, kernel = first_present(results, FRECHET), first_present(results, KERNEL)
     name, kernel_name = (
-        label(metric, results.loc[results["metric"] == metric, "n"]) for metric in (main, kernel)
+        label(metric, where(results, "metric", metric)["n"]) for metric in (main, kernel)
     )
     table, rows = Table("generators"), table_rows(grid, "evaluate_generator")
     for row in rows:
@@ -58,7 +67,7 @@ def generator_table(grid: dict[str, Any], results: pd.DataFrame) -> Table:
         table.put(kernel_name, kernel, checkpoint(row.of(results, kernel), -1), ran=ran > 0)
         table.put(f"{name}, first checkpoint", f"{main}_first", first, ran=ran > 0)
         table.put(f"{name}, random latents", f"{main}_random_latents", start, ran=ran > 0)
-        _put_gain(table, row, gain_over_control(row, results, main))
+        _put_gain(table, row, gain_over_control(row, results, main), row in with_control(rows))
     table.notes = [
         f"Gain: share by which {name} at the last checkpoint is below that of arm `{CONTROL}`, "
         "paired by seed (negative: worse), with Student-t 95 % interval over seeds.",
@@ -75,9 +84,9 @@ def cost_table(grid: dict[str, Any], costs: pd.DataFrame) -> Table:
     for stage, _, _ in instances(grid):
         planned[stage] = planned.get(stage, 0) + 1
     for stage, cells in planned.items():
-        minutes = costs.loc[costs["stage"] == stage, "seconds"] / 60
-        ran = len(minutes)
-        times = [float(minutes.sum()), float(minutes.mean())] if ran else [NOT_RUN, NOT_RUN]
+        minutes = [seconds / 60 for seconds in where(costs, "stage", stage)["seconds"]]
+        ran, total = len(minutes), math.fsum(minutes)
+        times = [total, total / ran] if ran else [NOT_RUN, NOT_RUN]
         texts = [minutes_text(t) if isinstance(t, float) else t for t in times]
         shown = [stage, of_text(ran, cells), *texts]
         titles = ("Stage", "Cells run", "Total [min]", "Per cell [min]")
@@ -86,9 +95,10 @@ def cost_table(grid: dict[str, Any], costs: pd.DataFrame) -> Table:
             dict(zip(titles, shown, strict=True)),
             dict(zip(names, [stage, cells, ran, *times], strict=True)),
         )
+    total = minutes_text(math.fsum(costs["seconds"]) / 60)
     table.notes = [
-        f"All finished cells together: {minutes_text(costs['seconds'].sum() / 60)} minutes of wall "
-        "clock, one after the other; each cell's own are in `costs.csv`."
+        f"All finished cells together: {total} minutes of wall clock, one after the other; "
+        "each cell's own are in `costs.csv`."
     ]
     return table
 
@@ -96,7 +106,7 @@ def cost_table(grid: dict[str, Any], costs: pd.DataFrame) -> Table:
 def checkpoint(records: pd.DataFrame, place: int) -> pd.DataFrame:
     """The records of a metric at the first (0) or last (-1) checkpoint."""
     steps = sorted(records["step"].dropna().unique())
-    return records[records["step"] == steps[place]] if steps else records.iloc[:0]
+    return where(records, "step", *steps[place:][:1])
 
 
 def gain_over_control(row: Row, results: pd.DataFrame, metric: str) -> Gain | None:
@@ -114,8 +124,10 @@ def paired(treatment: pd.DataFrame, control: pd.DataFrame) -> list[tuple[float, 
     return [(t[seed], c[seed]) for seed in sorted(t.keys() & c.keys())]
 
 
-def _put_gain(table: Table, row: Row, gain: Gain | None) -> None:
-    absent = "reference" if row.arm == CONTROL else NOT_RUN
+def _put_gain(table: Table, row: Row, gain: Gain | None, controlled: bool) -> None:
+    absent = NOT_RUN if controlled else "no control"
+    if row.arm == CONTROL and table.numbers[-1]["seeds_run"]:
+        absent = "reference"
     known = gain if gain and row.arm != CONTROL else None
     numbers = known or (absent, None, None, None)
     names = ("gain", "gain_low", "gain_high", "gain_n")
@@ -127,7 +139,7 @@ def _sizes(results: pd.DataFrame, metrics: list[str]) -> Iterator[str]:
     groups: dict[int, list[str]] = {}
     for metric in metrics:
         if not is_distance(metric):
-            for n in results.loc[results["metric"] == metric, "n"].dropna().unique():
+            for n in where(results, "metric", metric)["n"].dropna().unique():
                 groups.setdefault(int(n), []).append(label(metric))
     for n, names in groups.items():
-        yield f"n = {n:,} held-out images: {', '.join(names)}."
+        yield f"n = {n:,} held-out images: {'; '.join(names)}."

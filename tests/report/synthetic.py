@@ -1,0 +1,170 @@
+"""A metrics tree as the stages write it, with made-up numbers."""
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from study import paths
+from study.config import Cell
+
+ARMS = ("pretrained", "plain", "eq")
+GENERATORS = {"dit": "small_kl", "sit": "small_kl", "repa": "small_kl", "maskgit": "small_vq"}
+CHECKPOINTS = (100, 200, 400, 600)
+
+
+def grid(seeds: Sequence[int], profile: str = "laptop") -> dict[str, Any]:
+    cells: dict[str, list[Cell]] = {
+        "check_study": [Cell(profile=profile)],
+        "prepare_data": [Cell(profile=profile, data="shapes")],
+        "train_network": [
+            Cell(profile=profile, data="shapes", role=role) for role in ("extractor", "target")
+        ],
+        "reference_statistics": [Cell(profile=profile, data="shapes", evaluation="in_domain")],
+    }
+    for seed in seeds:
+        for autoencoder in ("small_kl", "small_vq"):
+            for arm in ARMS:
+                cell = _cell(profile, autoencoder, arm, seed)
+                cells.setdefault("finetune_autoencoder", []).append(cell)
+                cells.setdefault("evaluate_autoencoder", []).append(cell)
+        for generator, autoencoder in GENERATORS.items():
+            for arm in ARMS[1:]:
+                trained = _cell(profile, autoencoder, arm, seed)
+                cell = replace(trained, generator=generator, scaling="standardised")
+                cells.setdefault("train_generator", []).append(cell)
+                cells.setdefault("evaluate_generator", []).append(cell)
+    cells["render_report"] = [Cell(profile=profile)]
+    return {"profile": profile} | {
+        stage: {cell.instance: _choices(cell) for cell in some} for stage, some in cells.items()
+    }
+
+
+def write_tree(grid: dict[str, Any]) -> None:
+    """Write the metrics of every instance below `paths.ROOT`."""
+    for stage in RECORDS:
+        for number, (instance, choices) in enumerate(grid[stage].items()):
+            cell = Cell(**choices)
+            rng = np.random.default_rng([list(RECORDS).index(stage), number])
+            write_instance(stage, instance, cell, RECORDS[stage](cell, rng))
+            if stage in ("finetune_autoencoder", "train_generator"):
+                _write_curve(paths.metrics(cell.profile, stage, instance, ".csv"), stage, cell, rng)
+            if stage in ("prepare_data", "evaluate_autoencoder", "evaluate_generator"):
+                noise = rng.integers(0, 256, (4 * 32, 4 * 32, 3), dtype=np.uint8)
+                path = paths.metrics(cell.profile, stage, instance, ".png")
+                Image.fromarray(noise).save(path)
+
+
+def write_instance(stage: str, instance: str, cell: Cell, records: list[dict[str, Any]]) -> Path:
+    content = {
+        "stage": stage,
+        "instance": instance,
+        "cell": asdict(cell),
+        "family": _family(cell),
+        "parameters": {"cell": _choices(cell), stage: {"steps": 600, "scales": [0.25, 0.5]}},
+        "records": records,
+        "protocol": {"extractor": "in_domain", "steps": 8 if cell.generator == "maskgit" else 50},
+        "cost": {"seconds": 12.5 + len(instance), "images_per_second": 100.0},
+        "environment": {
+            "commit": "0123456789ab",
+            "python": "3.11.9",
+            "torch": "2.15.0",
+            "gpu": None,
+            "threads": 2,
+            "finished": "2025-01-01T12:00:00+00:00",
+        },
+    }
+    path = paths.metrics(cell.profile, stage, instance)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=1) + "\n")
+    return path
+
+
+def record(metric: str, value: float, n: int | None = None) -> dict[str, Any]:
+    empty = dict.fromkeys(("step", "images_seen", "low", "high", "extractor"))
+    return {"metric": metric, "value": float(value), "n": n, **empty}
+
+
+def _of_generator(cell: Cell, rng: np.random.Generator) -> list[dict[str, Any]]:
+    worse = 1.0 if cell.arm == "eq" else 1.12
+    level = {"dit": 9.0, "sit": 7.0, "repa": 6.0, "maskgit": 12.0}[cell.generator or ""]
+    records = []
+    for step in CHECKPOINTS:
+        value = level * worse * (step / 100) ** -0.45 * float(np.exp(0.03 * rng.normal()))
+        row = record("fd_in_domain", value, 1000)
+        bound = {"low": 0.96 * value, "high": 1.04 * value, "extractor": "in_domain"}
+        seen = {"step": step, "images_seen": 64 * step}
+        records.append(row | seen | bound)
+        records.append(record("kid_in_domain", value / 50, 1000) | seen)
+    start = record("fd_in_domain_random_latents", 1.9 * level * worse, 1000)
+    return [*records, start]
+
+
+def _of_autoencoder(cell: Cell, rng: np.random.Generator) -> list[dict[str, Any]]:
+    error = {"pretrained": 0.95, "plain": 0.9, "eq": 0.4}[cell.arm or ""] + 0.01 * rng.normal()
+    psnr = {"pretrained": 22.0, "plain": 24.3, "eq": 23.7}[cell.arm or ""] + 0.1 * rng.normal()
+    return [
+        record("rfd_in_domain", 0.3 + error, 512) | {"extractor": "in_domain"},
+        record("psnr_db", psnr, 512),
+        record("ssim", psnr / 30, 512),
+        record("equivariance_error", error, 512),
+        record("equivariance_error_rotation", 1.1 * error, 512),
+        record("equivariance_error_scale", 0.9 * error, 512),
+        record("equivariance_error_paper_rotation", 1.05 * error, 512),
+        record("equivariance_error_paper_scale", 0.85 * error, 512),
+        record("equivariance_error_turn_90", error, 512),
+        record("latent_std", 1.0 + 0.1 * rng.normal(), 512),
+    ]
+
+
+def _of_network(cell: Cell, rng: np.random.Generator) -> list[dict[str, Any]]:
+    return [record("accuracy", 0.9 + 0.05 * rng.random(), 512)]
+
+
+def _of_reference(cell: Cell, rng: np.random.Generator) -> list[dict[str, Any]]:
+    return [record("fd_in_domain_floor", 0.31, 1000) | {"extractor": "in_domain"}]
+
+
+def _of_nothing(cell: Cell, rng: np.random.Generator) -> list[dict[str, Any]]:
+    return []
+
+
+RECORDS = {
+    "prepare_data": _of_nothing,
+    "train_network": _of_network,
+    "reference_statistics": _of_reference,
+    "finetune_autoencoder": _of_nothing,
+    "evaluate_autoencoder": _of_autoencoder,
+    "train_generator": _of_nothing,
+    "evaluate_generator": _of_generator,
+}
+
+
+def _cell(profile: str, autoencoder: str, arm: str, seed: int) -> Cell:
+    return Cell(profile=profile, data="shapes", autoencoder=autoencoder, arm=arm, seed=seed)
+
+
+def _choices(cell: Cell) -> dict[str, Any]:
+    return {key: value for key, value in asdict(cell).items() if value is not None}
+
+
+def _family(cell: Cell) -> str | None:
+    return cell.autoencoder.removeprefix("small_") if cell.autoencoder else None
+
+
+def _write_curve(path: Path, stage: str, cell: Cell, rng: np.random.Generator) -> None:
+    name = "loss" if stage == "train_generator" else "pixel"
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        if cell.arm == "pretrained":
+            writer.writerows([["step"], [0]])
+            return
+        writer.writerow(["step", name, "gradient_norm"])
+        for step in range(6, 601, 6):
+            level = (0.2 if cell.arm == "eq" else 0.25) + 0.8 * float(np.exp(-step / 120))
+            writer.writerow([step, level + 0.02 * float(rng.normal()), 1.0])

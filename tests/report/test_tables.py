@@ -1,0 +1,146 @@
+import csv
+import json
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import pytest
+from synthetic import grid, write_tree
+
+from study import paths
+from study.report.names import count, label
+from study.report.results import collect, costs
+from study.report.table import Table
+from study.report.tables import autoencoder_table, cost_table, generator_table
+from study.statistics import paired_gain
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    return tmp_path / "reports" / "laptop" / "metrics"
+
+
+def measured(root: Path, stage: str, part: str, metric: str) -> list[float]:
+    """Last value of a metric in every file whose name holds a part, by seed."""
+    found = []
+    for path in sorted((root / stage).glob(f"*{part}*.json")):
+        records = json.loads(path.read_text())["records"]
+        found.append([row["value"] for row in records if row["metric"] == metric][-1])
+    return found
+
+
+def row_of(table: Table, **choices: str) -> tuple[dict[str, str], dict[str, Any]]:
+    rows = zip(table.shown, table.numbers, strict=True)
+    return next(pair for pair in rows if choices.items() <= pair[1].items())
+
+
+def drop(root: Path, stage: str, part: str) -> None:
+    for path in (root / stage).glob(f"*{part}*.*"):
+        path.unlink()
+
+
+@pytest.mark.parametrize("seeds", [[0], [0, 1, 2]])
+def test_tables_equal_the_metrics_files(root: Path, seeds: list[int]):
+    study = grid(seeds)
+    write_tree(study)
+    results = collect(study, root)
+    shown, numbers = row_of(autoencoder_table(study, results), autoencoder="small_kl", arm="eq")
+    mean = fmean(measured(root, "evaluate_autoencoder", "small_kl-eq", "psnr_db"))
+    assert numbers["psnr_db"] == pytest.approx(mean)
+    assert shown["PSNR [dB]"].startswith(f"{mean:.4g}")
+    assert ("±" in shown["PSNR [dB]"]) == (len(seeds) > 1)
+    shown, numbers = row_of(generator_table(study, results), generator="sit", arm="eq")
+    ours, theirs = (
+        measured(root, "evaluate_generator", f"{arm}-?-sit", "fd_in_domain")
+        for arm in ("eq", "plain")
+    )
+    assert numbers["fd_in_domain"] == pytest.approx(fmean(ours))
+    assert numbers["gain"] == pytest.approx(paired_gain(ours, theirs).value)
+    assert (numbers["gain_low"] is None) == (len(seeds) == 1)
+    assert ("n = 1, no interval" in shown["Gain over plain"]) == (len(seeds) == 1)
+
+
+def test_names_carry_the_number_of_images(root: Path):
+    study = grid([0])
+    write_tree(study)
+    columns = generator_table(study, collect(study, root)).shown[0]
+    assert {"FD in-domain 1k", "KID in-domain 1k", "FD in-domain 1k, random latents"} <= set(
+        columns
+    )
+    assert [count(n) for n in (512, 1000, 1500, 50_000, 1_200_000)] == [
+        *("512", "1k", "1.5k", "50k", "1.2M")
+    ]
+    assert label("psnr_db", [512]) == "PSNR [dB]"
+
+
+def test_a_missing_cell_renders_as_not_run(root: Path):
+    study = grid([0])
+    write_tree(study)
+    drop(root, "evaluate_generator", "plain-0-dit")
+    drop(root, "evaluate_autoencoder", "small_vq-eq")
+    drop(root, "train_network", "laptop")
+    results, spent = collect(study, root), costs(study, root)
+    for table, choices in (
+        (generator_table(study, results), {"generator": "dit", "arm": "plain"}),
+        (autoencoder_table(study, results), {"autoencoder": "small_vq", "arm": "eq"}),
+        (cost_table(study, spent), {"stage": "train_network"}),
+    ):
+        shown, numbers = row_of(table, **choices)
+        assert list(shown.values()).count("not run") >= 3
+        named = {"Generator", "Autoencoder", "Arm", "Stage"}
+        assert all(text == "not run" for title, text in shown.items() if title not in named)
+        assert "not run" in numbers.values()
+        assert all(text.strip() for row in table.shown for text in row.values())
+
+
+def test_a_gain_without_control_is_not_run(root: Path):
+    study = grid([0])
+    write_tree(study)
+    drop(root, "evaluate_generator", "plain-0-dit")
+    shown, _ = row_of(generator_table(study, collect(study, root)), generator="dit", arm="eq")
+    assert shown["Gain over plain"] == "not run"
+    assert shown["FD in-domain 1k"] != "not run"
+
+
+def test_a_grid_without_control_has_no_gain(root: Path):
+    study = grid([0])
+    write_tree(study)
+    cells = study["evaluate_generator"]
+    study["evaluate_generator"] = {k: v for k, v in cells.items() if v["arm"] == "eq"}
+    table = generator_table(study, collect(study, root))
+    assert {row["Gain over plain"] for row in table.shown} == {"no control"}
+
+
+def test_missing_seeds_are_counted_and_left_out_of_pairs(root: Path):
+    study = grid([0, 1, 2])
+    write_tree(study)
+    drop(root, "evaluate_generator", "plain-1-sit")
+    table = generator_table(study, collect(study, root))
+    assert row_of(table, generator="sit", arm="plain")[0]["Seeds"] == "2 of 3"
+    assert row_of(table, generator="sit", arm="eq")[1]["gain_n"] == 2
+
+
+def test_a_table_is_written_three_times(root: Path, tmp_path: Path):
+    study = grid([0, 1])
+    write_tree(study)
+    table = autoencoder_table(study, collect(study, root))
+    table.write(tmp_path / "tables")
+    latex = (tmp_path / "tables" / "autoencoders.tex").read_text()
+    assert r"\toprule" in latex
+    assert r"$\pm$" in latex
+    assert r"small\_kl" in latex
+    with (tmp_path / "tables" / "autoencoders.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["psnr_db"]) for row in rows] == [row["psnr_db"] for row in table.numbers]
+    assert (tmp_path / "tables" / "autoencoders.md").read_text() == table.markdown()
+
+
+def test_costs_add_up(root: Path):
+    study = grid([0])
+    write_tree(study)
+    spent = costs(study, root)
+    table = cost_table(study, spent)
+    assert sum(row["minutes"] for row in table.numbers) == pytest.approx(
+        spent["seconds"].sum() / 60
+    )
