@@ -21,6 +21,7 @@ from study.config import (
     DataConfig,
     Objective,
     Role,
+    Scaling,
     Source,
     choices,
     load_grid,
@@ -72,7 +73,7 @@ def _check_shape(grid: Grid, file: str) -> None:
     name("data", "data", grid["data"])
     name("evaluation", "evaluation", grid["evaluation"])
     seeds = grid["seeds"]
-    whole = isinstance(seeds, list) and all(isinstance(s, int) and s >= 0 for s in seeds)
+    whole = isinstance(seeds, list) and all(type(s) is int and s >= 0 for s in seeds)
     require(whole and bool(seeds), "seeds", seeds, "a list of whole numbers from 0")
     require(
         isinstance(grid["autoencoders"], dict),
@@ -92,30 +93,48 @@ def _check_shape(grid: Grid, file: str) -> None:
         require(complete, key, entry, f"a mapping with the keys {sorted(_GENERATOR_KEYS)}")
         for group in ("generator", "backbone", "sampler"):
             name(group, f"{key}.{group}", entry[group])
-        known = grid["autoencoders"].get(entry["autoencoder"])
         require(
-            known is not None,
+            entry["autoencoder"] in list(grid["autoencoders"]),
             f"{key}.autoencoder",
             entry["autoencoder"],
             "one of the grid's autoencoders",
         )
+        known = grid["autoencoders"][entry["autoencoder"]]
         require(
-            isinstance(entry["arms"], list) and set(entry["arms"]) <= set(known or []),
+            isinstance(entry["arms"], list) and all(arm in known for arm in entry["arms"]),
             f"{key}.arms",
             entry["arms"],
             f"a list of arms among {known}",
         )
+        scalings = list(Scaling.__members__)
+        require(
+            entry["scaling"] in scalings,
+            f"{key}.scaling",
+            entry["scaling"],
+            f"one of {', '.join(scalings)}",
+        )
 
 
 def expand(profile: str, grid: Grid) -> Grid:
-    """Dictionaries of instances by stage: instance name to the choices its command is given."""
+    """Dictionaries of instances by stage: instance name to the choices its command is given.
+
+    Raises:
+        ConfigError: two entries of the grid give one instance with different choices.
+    """
     base = Cell(profile=profile)
     data = Cell(profile=profile, data=grid["data"])
     stages: dict[str, list[tuple[Cell, dict[str, str]]]] = {name: [] for name in STAGES}
 
     def add(stage: str, cell: Cell, **extra: str) -> None:
-        if cell.instance not in [known.instance for known, _ in stages[stage]]:
+        known = next((old for old, _ in stages[stage] if old.instance == cell.instance), None)
+        if known is None:
             stages[stage].append((cell, extra))
+        elif known != cell:
+            rule = "must differ in autoencoder, generator or scaling, or share backbone and sampler"
+            raise ConfigError(
+                f"params/profile/{profile}.yaml: grid.generators: two entries are {cell.instance}: "
+                f"{rule}"
+            )
 
     def made(cell: Cell, **choice: Any) -> Cell:
         return Cell(**(asdict(cell) | choice))

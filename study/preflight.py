@@ -14,6 +14,7 @@ from study.config import (
     Family,
     MaskGITConfig,
     Objective,
+    REPAConfig,
     SamplingMethod,
     load,
     load_grid,
@@ -104,6 +105,17 @@ def _check_generator(config: TrainGenerator) -> None:
             f"params/profile/{cell.profile}.yaml: generator {cell.generator} on family "
             f"{family.value!r}: must be {rule}"
         )
+    backbone = f"params/backbone/{cell.backbone}.yaml"
+    if isinstance(config.generator, MaskGITConfig) and config.backbone.patch_size != 1:
+        given = f"patch_size = {config.backbone.patch_size}"
+        raise ConfigError(f"{backbone}: {given}: must be 1 for generator {cell.generator}")
+    if isinstance(config.generator, REPAConfig):
+        depth = config.generator.projection_depth
+        if depth > config.backbone.depth:
+            raise ConfigError(
+                f"params/generator/{cell.generator}.yaml: projection_depth = {depth}: must be at "
+                f"most depth {config.backbone.depth} of {backbone}"
+            )
 
 
 def check_inputs(profile: str, grid: Grid) -> None:

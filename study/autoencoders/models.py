@@ -189,10 +189,18 @@ def load_autoencoder(source: Path | str, family: Family | None = None) -> Autoen
         raise ConfigError(f"{source}: family must be given for a hub id")
     cls = getattr(diffusers, CLASSES[family])
     try:
-        model = cls.from_pretrained(
-            source, torch_dtype=torch.float32, use_safetensors=True, low_cpu_mem_usage=False
+        model, info = cls.from_pretrained(
+            source,
+            torch_dtype=torch.float32,
+            use_safetensors=True,
+            low_cpu_mem_usage=False,
+            output_loading_info=True,
         )
     except (OSError, RuntimeError, ValueError) as error:
         text = " ".join(str(error).split())[:300]
         raise ConfigError(f"{source}: cannot load {CLASSES[family]}: {text}") from None
+    # diffusers gives what a file lacks random weights, and says so in a log line only.
+    if info["missing_keys"]:
+        rule = f"must hold every weight of {CLASSES[family]}"
+        raise ConfigError(f"{source}: no weight {sorted(info['missing_keys'])[0]!r}: {rule}")
     return Autoencoder(family, model).eval()

@@ -142,6 +142,8 @@ def train_autoencoder(
         batch = _batch(images, config.batch_size, step, seed).to(device)
         numbers = torch.Generator().manual_seed(derive(seed, "autoencoder", "branch", step))
         draw = draw_branch(arm, side, numbers)
+        # Of its own generator: how much a branch draws must not shift an arm's noise.
+        numbers = torch.Generator().manual_seed(derive(seed, "autoencoder", "noise", step))
         shape = (len(batch), autoencoder.channels, side, side)
         noise = torch.randn(shape, generator=numbers).to(device)
         if autoencoder.discrete and 0 < config.codebook_start == step:

@@ -49,7 +49,8 @@ class DiTConfig(Checked):
 
     def __post_init__(self) -> None:
         self._at_least(2, "num_timesteps")
-        self._within(0, 1, "beta_start", "beta_end")
+        self._above(0, "beta_start")
+        self._rule("beta_end", self.beta_start <= self.beta_end < 1, "from beta_start to below 1")
 
 
 @dataclass(kw_only=True, slots=True)

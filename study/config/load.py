@@ -95,9 +95,10 @@ def plain(config: Any) -> Any:
 
 
 def _choice(cell: Cell, group: str) -> str:
-    value = getattr(cell, _CHOICE.get(group, group))
+    key = _CHOICE.get(group, group)
+    value = getattr(cell, key)
     if value is None:
-        raise ConfigError(f"{_CHOICE.get(group, group)}: missing; give {group}=NAME")
+        raise ConfigError(f"{key}: missing; give {key}=NAME")
     return str(value)
 
 

@@ -1,6 +1,6 @@
 """Procedural images: textured shapes whose class is the pair of texture and outline.
 
-Stripes, checks and rings with a period of 4 to 6 pixels (at side 32) turn with the object: detail
+Stripes, checks and rings with a period of 5 to 8 pixels (at side 32) turn with the object: detail
 that an autoencoder may store in a way that does not follow a turn of the image.
 """
 
@@ -27,7 +27,7 @@ def draw(index: int, label: int, size: int, seed: int) -> np.ndarray:
     rng = np.random.default_rng([seed, index])
     u, v, radius = _object_frame(rng, size)
     inside = _outline(OUTLINES[label % 4], u / radius, v / radius)
-    bright = inside & _texture(TEXTURES[label % 3], u, v, rng.uniform(0.125, 0.19))
+    bright = inside & _texture(TEXTURES[label % 3], u, v, rng.uniform(0.16, 0.25))
     cover, share = _box_average(inside, size), _box_average(bright, size)
     light, dark, background = _colours(rng, size)
     pixels = background * (1 - cover) + light * share + dark * (cover - share)
@@ -99,7 +99,7 @@ def _colours(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarra
     """A saturated colour of the object, a darker shade of it, and a graded background."""
     hue, saturation = rng.uniform(), rng.uniform(0.75, 1)
     light = _rgb(hue, saturation, rng.uniform(0.9, 1))
-    dark = light * rng.uniform(0.2, 0.4)
+    dark = light * rng.uniform(0.5, 0.7)
     ground = rng.uniform()
     first, second = (
         _rgb(ground + rng.uniform(-0.08, 0.08), rng.uniform(0.1, 0.35), rng.uniform(0.45, 0.7))

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from pickle import UnpicklingError
 
 import numpy as np
 import torch
@@ -55,13 +56,18 @@ def load_extractor(
         device: where it runs.
 
     Raises:
-        ConfigError: the weights file of Inception is missing.
+        ConfigError: the weights file of Inception is missing, or holds more than tensors.
     """
     if config.extractor is Extractor.in_domain:
         return FeatureExtractor("in_domain", load_network(in_domain, device), device)
     file = paths.ROOT / str(config.weights)
     if not file.is_file():
         raise ConfigError(f"{config.weights}: no such file; put torch-fidelity's Inception there")
+    try:
+        # torch-fidelity itself would unpickle anything.
+        torch.load(file, map_location="cpu", weights_only=True)
+    except (UnpicklingError, RuntimeError, EOFError):
+        raise ConfigError(f"{config.weights}: must be a PyTorch file of tensors only") from None
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
     network = FeatureExtractorInceptionV3(

@@ -1,0 +1,58 @@
+# make          set up, then regenerate the report of the selected profile (PROFILE=NAME selects one)
+# make test     set up, then the tests: units, and one run of profile smoke in a temporary clone
+#
+# Needs Python 3.11 to 3.13 (PYTHON=...), git and, for the first set-up, a network.
+
+PYTHON ?= python3
+PORT ?= 5000
+
+BIN := $(CURDIR)/.venv/bin
+READY := .venv/.installed
+# No telemetry. Stages are started as `python`, which must be that of the environment.
+RUN := PATH="$(BIN):$$PATH" DVC_NO_ANALYTICS=1 MLFLOW_DISABLE_TELEMETRY=true DO_NOT_TRACK=true
+SUPPORTED := (3, 11) <= sys.version_info[:2] <= (3, 13)
+FAST := not slow and not gpu and not network
+
+.PHONY: study setup test unit test-all lint ui
+
+study: $(READY)
+ifdef PROFILE
+	@$(RUN) python -m study use $(PROFILE)
+endif
+	@$(RUN) dvc repro
+	@echo "report: reports/$$(sed -n 's/^profile: *//p' params/study.yaml)/report.md"
+
+setup: $(READY)
+
+test: $(READY)
+	@$(RUN) python -m pytest -m "$(FAST)"
+
+unit: $(READY)
+	@$(RUN) python -m pytest -m "$(FAST)" --ignore=tests/pipeline
+
+test-all: $(READY)
+	@$(RUN) python -m pytest -m "not gpu and not network"
+
+lint: $(READY)
+	@$(RUN) ruff check
+	@$(RUN) ruff format --check
+	@$(RUN) pyright
+
+ui: $(READY) mlflow.db
+	@$(RUN) mlflow ui --host 127.0.0.1 --port $(PORT) --workers 1 \
+		--backend-store-uri sqlite:///mlflow.db
+
+mlflow.db: | $(READY)
+	@$(RUN) python -m study track
+
+# Last line first to go and last to come: a set-up that was cut off is done again.
+$(READY): requirements.lock pyproject.toml
+	@rm -f $@
+	@.venv/bin/python -c 'import sys, pip; sys.exit(not $(SUPPORTED))' 2>/dev/null || { \
+		$(PYTHON) -c 'import sys; sys.exit(not $(SUPPORTED))' || { \
+			echo "error: $(PYTHON) is not Python 3.11 to 3.13; give another: make PYTHON=..." >&2; \
+			exit 2; }; \
+		$(PYTHON) -m venv --clear .venv; }
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@

@@ -1,0 +1,137 @@
+"""Profile smoke, run once: every instance, every output, and what a change would run again."""
+
+import csv
+import hashlib
+import shutil
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from clones import Clone, restored_stages, run_stages
+
+COLUMNS = (
+    "profile,stage,data,family,autoencoder,arm,scaling,generator,seed,step,images_seen,"
+    "metric,value,low,high,n,extractor"
+)
+NOTHING_TO_DO_S = 6.0
+GENERATOR = "smoke-shapes-kl_small-eq-0-dit-standardised"
+
+
+def digests(path: Path) -> dict[str, str]:
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    return {
+        str(file): hashlib.sha256(file.read_bytes()).hexdigest() for file in files if file.is_file()
+    }
+
+
+@contextmanager
+def edited(path: Path, old: str, new: str) -> Iterator[None]:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    try:
+        yield
+    finally:
+        path.write_text(text)
+
+
+def test_every_instance_ran(smoke: Clone):
+    assert run_stages(smoke.log) == smoke.instances()
+
+
+def test_every_output_is_there_and_not_empty(smoke: Clone):
+    outputs = smoke.outputs()
+    assert smoke.root / "reports/smoke/report.md" in outputs
+    for path in outputs:
+        files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
+        assert files, path
+        assert all(file.stat().st_size for file in files), path
+
+
+def test_everything_below_reports_is_an_output(smoke: Clone):
+    made = {path for path in (smoke.root / "reports").rglob("*") if path.is_file()}
+    listed = set(smoke.outputs())
+    assert [path for path in made if not listed & {path, *path.parents}] == []
+
+
+def test_results_have_the_documented_columns_and_a_distance_for_every_generator(smoke: Clone):
+    with (smoke.root / "reports/smoke/results.csv").open(newline="") as file:
+        assert file.readline().rstrip("\n") == COLUMNS
+        rows = list(csv.DictReader(file, COLUMNS.split(",")))
+    names = ("profile", "data", "autoencoder", "arm", "seed", "generator", "scaling")
+    measured = {"-".join(row[n] for n in names) for row in rows if row["metric"] == "fd_in_domain"}
+    assert measured == set(smoke.yaml("params/study.yaml")["evaluate_generator"])
+
+
+def test_every_file_the_report_shows_exists(smoke: Clone):
+    folder = smoke.root / "reports/smoke"
+    text = (folder / "report.md").read_text()
+    links = [part.split(")")[0] for part in text.split("](")[1:]]
+    assert links
+    assert [link for link in links if not (folder / link).is_file()] == []
+
+
+def test_mlflow_holds_one_run_per_instance_that_measures(smoke: Clone):
+    with closing(sqlite3.connect(smoke.root / "mlflow.db")) as database:
+        names = [row[0] for row in database.execute("SELECT name FROM runs")]
+    without = ("check_study@", "render_report@")
+    assert sorted(names) == sorted(n for n in smoke.instances() if not n.startswith(without))
+
+
+def test_nothing_is_done_twice(smoke: Clone):
+    start = time.monotonic()
+    log = smoke.repro()
+    seconds = time.monotonic() - start
+    print(f"\ndvc repro with nothing to do: {seconds:.1f} s")
+    assert (run_stages(log), restored_stages(log)) == (set(), set())
+    assert seconds < NOTHING_TO_DO_S
+
+
+def test_a_deleted_generator_is_restored_and_nothing_else_runs(smoke: Clone):
+    folder = smoke.root / "outputs/smoke/train_generator" / GENERATOR
+    before = digests(folder)
+    shutil.rmtree(folder)
+    log = smoke.repro()
+    assert (run_stages(log), restored_stages(log)) == (set(), {f"train_generator@{GENERATOR}"})
+    assert digests(folder) == before
+
+
+def test_a_deleted_metrics_file_is_restored_and_nothing_else_runs(smoke: Clone):
+    path = smoke.root / "reports/smoke/metrics/evaluate_generator" / f"{GENERATOR}.json"
+    before = digests(path)
+    path.unlink()
+    log = smoke.repro()
+    assert (run_stages(log), restored_stages(log)) == (set(), {f"evaluate_generator@{GENERATOR}"})
+    assert digests(path) == before
+
+
+def test_an_edit_of_the_report_reruns_the_report_only(smoke: Clone):
+    with edited(smoke.root / "study/report/names.py", '"""', '# Edited.\n"""'):
+        assert run_stages(smoke.repro("--dry")) == {"render_report@smoke"}
+
+
+def test_an_edit_of_one_generator_reruns_that_generator_only(smoke: Clone):
+    path = smoke.root / "params/generator/dit.yaml"
+    with edited(path, "num_timesteps: 1000", "num_timesteps: 500"):
+        stale = run_stages(smoke.repro("--dry"))
+    # A dry run changes no metrics file, so it does not reach the report.
+    assert stale == {
+        "check_study@smoke",
+        f"train_generator@{GENERATOR}",
+        f"evaluate_generator@{GENERATOR}",
+    }
+
+
+def test_another_profile_and_back_runs_nothing(smoke: Clone):
+    grid = (smoke.root / "params/study.yaml").read_bytes()
+    smoke.use("laptop")
+    assert (smoke.root / "params/study.yaml").read_bytes() != grid
+    smoke.use("smoke")
+    assert (smoke.root / "params/study.yaml").read_bytes() == grid
+    assert run_stages(smoke.repro("--dry")) == set()
+
+
+def test_no_stage_opens_a_connection(smoke: Clone):
+    assert not smoke.connections.exists(), smoke.connections.read_text()
