@@ -37,17 +37,17 @@ def error_of(pairs: list[tuple[Tensor, Tensor]]) -> EquivarianceError:
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("antialias", [False, True])
 @pytest.mark.parametrize("sides", [(8, 24), (31, 13), (48, 45), (32, 9), (9, 40)])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_resize_equals_interpolate(
-    kernel: Interpolation, antialias: bool, sides: tuple[int, int], dtype: torch.dtype
+    kernel: Interpolation, antialias: bool, sides: tuple[int, int]
 ) -> None:
-    x = torch.rand(2, 3, 32, 32, generator=numbers(), dtype=dtype) * 2 - 1
+    x = torch.rand(2, 3, 32, 32, generator=numbers(), dtype=torch.float64) * 2 - 1
     expected = functional.interpolate(
         x, sides, mode=kernel.value, align_corners=False, antialias=antialias
     )
-    resized = resize(x, sides, kernel, antialias)
-    assert resized.dtype == dtype
-    torch.testing.assert_close(resized, expected, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(resize(x, sides, kernel, antialias), expected, atol=1e-12, rtol=0)
+    # In single precision the library itself is up to 5e-6 off, since it rounds its coordinates.
+    single = resize(x.float(), sides, kernel, antialias)
+    torch.testing.assert_close(single, expected.float(), atol=1e-6, rtol=0)
 
 
 def test_resize_to_the_same_sides_is_identity() -> None:
@@ -130,7 +130,8 @@ def test_every_arm_consumes_the_same_random_numbers(make_arm: MakeArm) -> None:
     for scale in ScaleMode:
         for rotation in (False, True):
             source = numbers()
-            draw_transform(16, make_arm(scale=scale, rotation=rotation), source)
+            arm = make_arm(equivariance_probability=0.0, scale=scale, rotation=rotation)
+            draw_transform(16, arm, source)
             left.add(float(torch.rand((), generator=source)))
     assert len(left) == 1
 

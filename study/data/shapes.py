@@ -99,7 +99,7 @@ def _colours(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarra
     """A saturated colour of the object, a darker shade of it, and a graded background."""
     hue, saturation = rng.uniform(), rng.uniform(0.75, 1)
     light = _rgb(hue, saturation, rng.uniform(0.9, 1))
-    dark = light * rng.uniform(0.5, 0.7)
+    dark = light * rng.uniform(0.6, 0.8)
     ground = rng.uniform()
     first, second = (
         _rgb(ground + rng.uniform(-0.08, 0.08), rng.uniform(0.1, 0.35), rng.uniform(0.45, 0.7))

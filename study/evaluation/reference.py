@@ -24,7 +24,7 @@ class Reference:
 
     @classmethod
     def of(
-        cls, train: Array, held_out: Array, labels: Array, num_classes: int, extractor: str
+        cls, train: Array, held_out: Array, labels: np.ndarray, num_classes: int, extractor: str
     ) -> "Reference":
         """Summarise features N D and M D of training and held-out images."""
         stride = max(1, len(train) // KEPT_FEATURES)

@@ -143,7 +143,7 @@ def train_generator(
         network = objective.build(backbone, cache.spec).to(device)
     average = MovingAverage(network, config)
     optimiser = torch.optim.AdamW(
-        network.parameters(), config.learning_rate, weight_decay=config.weight_decay
+        network.parameters(), config.learning_rate, weight_decay=config.weight_decay, fused=True
     )
     batches = LatentBatches(
         cache, scaling, images if objective.needs_images else None, config, seed, device

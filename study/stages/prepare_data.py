@@ -3,7 +3,8 @@
 from study import paths
 from study.command import stage
 from study.config.stages import PrepareData
-from study.data.store import PixelStore, write_store
+from study.data.store import PixelStore
+from study.data.write import write_store
 from study.progress import track
 from study.tracking import Run
 

@@ -14,7 +14,8 @@ from PIL import Image
 from study.config import ConfigError
 from study.data import shapes
 from study.data.sources import file_sha256
-from study.data.store import PixelStore, to_float, to_uint8, write_store
+from study.data.store import PixelStore, to_float, to_uint8
+from study.data.write import write_store
 
 
 def _silent(iterable: Iterable, total: int, description: str) -> Iterable:

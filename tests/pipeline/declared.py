@@ -1,4 +1,4 @@
-"""`dvc.yaml` as its tests read it: stages, and what one instance of them comes to."""
+"""What `dvc.yaml` declares: stages, and what one instance of them comes to."""
 
 import re
 from typing import Any
@@ -6,12 +6,12 @@ from typing import Any
 import yaml
 from clones import ROOT
 
-from study import paths
 from study.grid import expand, read_profile
 
 PROFILES = ("smoke", "laptop")
 STAGES: dict[str, dict[str, Any]] = {
-    name: stage["do"] for name, stage in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].items()
+    name: stage["do"]
+    for name, stage in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].items()
 }
 
 
@@ -22,7 +22,7 @@ def instances(profile: str) -> list[tuple[str, str, dict[str, Any]]]:
 
 
 def filled(template: Any, key: str, item: dict[str, Any]) -> Any:
-    """A part of a stage with `${key}` and `${item.…}` replaced, as DVC does it."""
+    """A part of a stage with `${key}` and `${item.NAME}` replaced, as DVC does it."""
     if isinstance(template, dict):
         return {filled(k, key, item): filled(v, key, item) for k, v in template.items()}
     if isinstance(template, list):
@@ -34,8 +34,6 @@ def filled(template: Any, key: str, item: dict[str, Any]) -> Any:
 
 
 def code(stage: str) -> list[str]:
-    """Code that a stage depends on, as paths."""
-    return [dep for dep in STAGES[stage]["deps"] if dep.startswith("study")]
-
-
-assert paths.ROOT == ROOT
+    """Packages and modules that a stage depends on, by their dotted names."""
+    paths = [dep for dep in STAGES[stage]["deps"] if dep.startswith("study")]
+    return [path.removesuffix(".py").replace("/", ".") for path in paths]

@@ -1,0 +1,165 @@
+"""Which parameters each loss term trains."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from study.autoencoders.models import Autoencoder
+from study.autoencoders.train import Draw, Forward, _Critic, _trainable, forward, train_autoencoder
+from study.config import ArmConfig, AutoencoderTrainingConfig, Interpolation, Trainable
+from study.data.store import to_float
+from study.equivariance import Transform
+from study.evaluation.networks import PerceptualDistance
+
+TURN = Transform(4, 4, 1, Interpolation.bilinear, antialias=False)
+
+
+@pytest.fixture
+def x(images: np.ndarray) -> Tensor:
+    return to_float(torch.from_numpy(images[:4]))
+
+
+def step(autoencoder: Autoencoder, x: Tensor) -> Forward:
+    return forward(autoencoder, x, Draw(equivariant=TURN), torch.randn(4, 4, 8, 8), quantise=True)
+
+
+def reached(network: nn.Module) -> set[str]:
+    """First two parts of the names of parameters with a non-zero gradient."""
+    return {
+        ".".join(name.split(".")[:2])
+        for name, p in network.named_parameters()
+        if p.grad is not None and p.grad.any()
+    }
+
+
+def silent(step: int, values: dict[str, float]) -> None:
+    pass
+
+
+def test_the_pixel_term_reaches_encoder_and_decoder(autoencoder: Autoencoder, x: Tensor) -> None:
+    result = step(autoencoder, x)
+    (result.target - result.reconstruction).abs().mean().backward()
+    convolutions = (
+        set() if autoencoder.family.value == "tiny" else {"quant_conv", "post_quant_conv"}
+    )
+    expected = {"encoder", "decoder", *convolutions}
+    assert reached(autoencoder) == {f"model.{name}" for name in expected}
+
+
+def test_the_perceptual_term_reaches_the_autoencoder_and_not_its_network(
+    kl: Autoencoder, perceptual: PerceptualDistance, x: Tensor
+) -> None:
+    result = step(kl, x)
+    perceptual(result.target, result.reconstruction).mean().backward()
+    assert {"model.encoder", "model.decoder"} <= reached(kl)
+    assert all(p.grad is None for p in perceptual.parameters())
+
+
+def test_the_kl_term_reaches_the_encoder_only(kl: Autoencoder, x: Tensor) -> None:
+    step(kl, x).kl.backward()
+    assert reached(kl) == {"model.encoder", "model.quant_conv"}
+
+
+def test_the_codebook_term_reaches_the_codebook_only(vq: Autoencoder, x: Tensor) -> None:
+    step(vq, x).codebook.backward()
+    assert reached(vq) == {"model.quantize"}
+
+
+def test_the_commitment_term_reaches_the_encoder_only(vq: Autoencoder, x: Tensor) -> None:
+    step(vq, x).commitment.backward()
+    assert reached(vq) == {"model.encoder", "model.quant_conv"}
+
+
+def test_the_adversarial_term_reaches_the_autoencoder_and_not_the_critic(
+    kl: Autoencoder, x: Tensor, make_training: Callable[..., AutoencoderTrainingConfig]
+) -> None:
+    critic = _Critic(make_training(), 16, 2, 0, torch.device("cpu"))
+    result = step(kl, x)
+    pixel = (result.target - result.reconstruction).abs().mean()
+    critic.generator_term(kl, result, pixel, 0).backward()
+    assert {"model.encoder", "model.decoder"} <= reached(kl)
+    assert all(p.grad is None for p in critic.network.parameters())
+
+
+def test_the_critics_update_reaches_the_critic_only(
+    kl: Autoencoder, x: Tensor, make_training: Callable[..., AutoencoderTrainingConfig]
+) -> None:
+    critic = _Critic(make_training(), 16, 2, 0, torch.device("cpu"))
+    before = {name: p.clone() for name, p in critic.network.named_parameters()}
+    critic.update(step(kl, x), 1e-3, 0)
+    assert not reached(kl)
+    after = dict(critic.network.named_parameters())
+    # The last bias: real and fake pull it equally until a margin is reached.
+    last = list(before)[-1]
+    assert [name for name in before if torch.equal(before[name], after[name])] == [last]
+
+
+def test_the_adversarial_term_has_the_norm_of_the_reconstruction_term(
+    kl: Autoencoder, x: Tensor, make_training: Callable[..., AutoencoderTrainingConfig]
+) -> None:
+    critic = _Critic(make_training(adversarial_weight=0.25), 16, 2, 0, torch.device("cpu"))
+    result = step(kl, x)
+    pixel = (result.target - result.reconstruction).abs().mean()
+    term = critic.generator_term(kl, result, pixel, 0)
+    norms = [
+        torch.autograd.grad(t, kl.last_layer(), retain_graph=True)[0].norm() for t in (term, pixel)
+    ]
+    assert float(norms[0] / norms[1]) == pytest.approx(0.25, rel=0.02)
+
+
+def test_decoder_training_leaves_the_latents_alone(
+    autoencoder: Autoencoder,
+    images: np.ndarray,
+    perceptual: PerceptualDistance,
+    make_arm: Callable[..., ArmConfig],
+    make_training: Callable[..., AutoencoderTrainingConfig],
+    x: Tensor,
+) -> None:
+    latents = autoencoder.encode(x).mean
+    decoded = autoencoder.decode(latents)
+    frozen = [p for module in autoencoder.encoder_modules() for p in module.parameters()]
+    before = [p.clone() for p in frozen]
+    arm = make_arm(trainable=Trainable.decoder)
+    train_autoencoder(autoencoder, images, make_training(), arm, perceptual, 0, silent)
+    assert all(torch.equal(p, q) for p, q in zip(before, frozen, strict=True))
+    assert torch.equal(autoencoder.encode(x).mean, latents)
+    assert not torch.equal(autoencoder.decode(latents), decoded)
+
+
+@pytest.mark.parametrize("trainable", [Trainable.all, None])
+def test_every_parameter_is_trained(
+    autoencoder: Autoencoder,
+    images: np.ndarray,
+    perceptual: PerceptualDistance,
+    make_arm: Callable[..., ArmConfig],
+    make_training: Callable[..., AutoencoderTrainingConfig],
+    trainable: Trainable | None,
+) -> None:
+    before = {name: p.clone() for name, p in autoencoder.named_parameters()}
+    arm = make_arm(trainable=trainable) if trainable else None
+    train_autoencoder(autoencoder, images, make_training(steps=5), arm, perceptual, 0, silent)
+    after = dict(autoencoder.named_parameters())
+    assert [name for name in before if torch.equal(before[name], after[name])] == []
+
+
+def test_the_perceptual_network_does_not_change(
+    kl: Autoencoder,
+    images: np.ndarray,
+    perceptual: PerceptualDistance,
+    make_training: Callable[..., AutoencoderTrainingConfig],
+) -> None:
+    before = {name: value.clone() for name, value in perceptual.state_dict().items()}
+    train_autoencoder(kl, images, make_training(), None, perceptual, 0, silent)
+    after = perceptual.state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+
+
+def test_decoder_training_optimises_the_decoder_alone(
+    kl: Autoencoder, make_arm: Callable[..., ArmConfig]
+) -> None:
+    trained = {id(p) for p in _trainable(kl, make_arm(trainable=Trainable.decoder))}
+    decoder = [*kl.model.decoder.parameters(), *kl.model.post_quant_conv.parameters()]
+    assert trained == {id(p) for p in decoder}

@@ -1,0 +1,182 @@
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from study.autoencoders import train
+from study.autoencoders.models import Autoencoder
+from study.autoencoders.train import Draw, draw_branch, forward, train_autoencoder
+from study.config import (
+    ArmConfig,
+    AutoencoderTrainingConfig,
+    Family,
+    Interpolation,
+    load_group,
+)
+from study.data.store import to_float
+from study.equivariance import Transform
+from study.evaluation.networks import PerceptualDistance
+
+MakeArm = Callable[..., ArmConfig]
+MakeTraining = Callable[..., AutoencoderTrainingConfig]
+Train = Callable[..., Any]
+"""Fixture `trained`: gives weights and log."""
+TURN = Transform(4, 4, 1, Interpolation.bilinear, antialias=False)
+
+
+@pytest.fixture
+def x(images: np.ndarray) -> Tensor:
+    return to_float(torch.from_numpy(images[:4]))
+
+
+def test_released_recipe_mixes_half_three_eighths_one_eighth() -> None:
+    arm = load_group(ArmConfig, "arm", "eq")
+    counts = Counter()
+    for seed in range(4000):
+        draw = draw_branch(arm, 32, torch.Generator().manual_seed(seed))
+        counts[draw.equivariant is not None, draw.low_resolution is not None] += 1
+    # Four standard deviations of a binomial share of 4000.
+    assert counts[True, False] / 4000 == pytest.approx(0.5, abs=0.032)
+    assert counts[False, False] / 4000 == pytest.approx(0.375, abs=0.031)
+    assert counts[False, True] / 4000 == pytest.approx(0.125, abs=0.021)
+    assert counts[True, True] == 0
+
+
+def test_without_an_arm_every_step_is_identity() -> None:
+    assert draw_branch(None, 8, torch.Generator()) == Draw()
+
+
+def test_equivariant_step_compares_with_the_transformed_image(kl: Autoencoder, x: Tensor) -> None:
+    noise = torch.randn(4, 4, 8, 8)
+    result = forward(kl, x, Draw(equivariant=TURN), noise, quantise=True)
+    latents = kl.encode(x).sample(noise)
+    assert torch.equal(result.target, TURN.on_images(x, 2))
+    assert torch.equal(result.reconstruction, kl.decode(TURN.on_latents(latents)))
+
+
+def test_regularisers_see_the_untransformed_code(autoencoder: Autoencoder, x: Tensor) -> None:
+    noise = torch.randn(4, 4, 8, 8)
+    moved = forward(autoencoder, x, Draw(equivariant=TURN), noise, quantise=True)
+    still = forward(autoencoder, x, Draw(), noise, quantise=True)
+    assert (moved.kl, moved.codebook, moved.commitment) == (
+        still.kl,
+        still.codebook,
+        still.commitment,
+    )
+    assert torch.equal(still.kl, autoencoder.encode(x).kl().mean())
+
+
+def test_the_transform_acts_before_quantisation(vq: Autoencoder, x: Tensor) -> None:
+    tau = Transform(5, 5, 0, Interpolation.bilinear, antialias=False)
+    result = forward(vq, x, Draw(equivariant=tau), None, quantise=True)
+    assert torch.equal(result.reconstruction, vq.decode(tau.on_latents(vq.encode(x).mean)))
+
+
+def test_low_resolution_step_encodes_the_small_image(kl: Autoencoder, x: Tensor) -> None:
+    small = Transform(4, 4, 0, Interpolation.bilinear, antialias=False)
+    noise = torch.randn(4, 4, 8, 8)
+    result = forward(kl, x, Draw(low_resolution=small), noise, quantise=True)
+    expected = small.on_images(x, 2)
+    latents = kl.encode(expected).sample(noise[..., :4, :4])
+    assert torch.equal(result.target, expected)
+    assert torch.equal(result.reconstruction, kl.decode(latents))
+
+
+def test_without_quantisation_features_are_decoded(vq: Autoencoder, x: Tensor) -> None:
+    result = forward(vq, x, Draw(), None, quantise=False)
+    assert torch.equal(result.reconstruction, vq.decode_embeddings(vq.encode(x).mean))
+    assert float(result.codebook) == float(result.commitment) == 0
+
+
+@pytest.mark.parametrize("family", list(Family))
+def test_eq_with_zero_probabilities_is_plain_bit_for_bit(
+    trained: Train,
+    make_arm: MakeArm,
+    make_training: MakeTraining,
+    plain: ArmConfig,
+    family: Family,
+) -> None:
+    off = make_arm(equivariance_probability=0.0, low_resolution_probability=0.0)
+    config = make_training()
+    assert trained(config, off, family).same_weights(trained(config, plain, family))
+
+
+def test_same_seed_gives_the_same_weights(
+    trained: Train, make_arm: MakeArm, make_training: MakeTraining
+) -> None:
+    first = trained(make_training(), make_arm())
+    assert first.same_weights(trained(make_training(), make_arm()))
+    assert not first.same_weights(trained(make_training(), make_arm(), seed=1))
+
+
+def test_arms_see_the_same_images_and_posterior_noise(
+    trained: Train,
+    make_arm: MakeArm,
+    make_training: MakeTraining,
+    plain: ArmConfig,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    def recording(
+        autoencoder: Autoencoder, images: Tensor, draw: Draw, noise: Tensor, quantise: bool
+    ) -> train.Forward:
+        seen.append((images, noise))
+        return forward(autoencoder, images, draw, noise, quantise)
+
+    monkeypatch.setattr(train, "forward", recording)
+    always = make_arm(equivariance_probability=1.0, low_resolution_probability=0.0)
+    for arm in (plain, always):
+        trained(make_training(), arm)
+    for mine, theirs in zip(seen[:3], seen[3:], strict=True):
+        assert torch.equal(mine[0], theirs[0])
+        assert torch.equal(mine[1], theirs[1])
+
+
+def test_every_image_is_seen_once_per_epoch(images: np.ndarray) -> None:
+    for epoch in range(2):
+        batches = [train._batch(images, 4, step, 0) for step in range(4 * epoch, 4 * epoch + 4)]
+        seen = sorted(image.numpy().tobytes() for image in torch.cat(batches))
+        assert seen == sorted(i.numpy().tobytes() for i in to_float(torch.from_numpy(images)))
+
+
+def test_a_term_that_is_not_finite_ends_training(
+    kl: Autoencoder, images: np.ndarray, perceptual: PerceptualDistance, make_training: MakeTraining
+) -> None:
+    with torch.no_grad():
+        kl.last_layer().fill_(torch.nan)
+    with pytest.raises(RuntimeError, match="step 0: loss term pixel = nan: must be finite"):
+        train_autoencoder(kl, images, make_training(), None, perceptual, 0, lambda *_: None)
+
+
+def test_the_adversarial_term_starts_at_its_step(
+    trained: Train, make_training: MakeTraining, plain: ArmConfig
+) -> None:
+    log = trained(make_training(steps=4, adversarial_start=2), plain).log
+    assert [row["adversarial"] != 0 for row in log] == [False, False, True, True]
+    assert [row["discriminator"] != 0 for row in log] == [False, False, True, True]
+
+
+def test_the_codebook_is_drawn_from_features_at_its_step(
+    vq: Autoencoder, images: np.ndarray, perceptual: PerceptualDistance, make_training: MakeTraining
+) -> None:
+    config = make_training(steps=2, codebook_start=1, learning_rate=1e-9, adversarial_weight=0.0)
+    train_autoencoder(vq, images, config, None, perceptual, 0, lambda *_: None)
+    features = vq.encode(to_float(torch.from_numpy(images))).mean.permute(0, 2, 3, 1).flatten(0, 2)
+    entries = vq.model.quantize.embedding.weight.detach()
+    exact = "donot_use_mm_for_euclid_dist"
+    nearest = torch.cdist(entries, features.detach(), compute_mode=exact).amin(1)
+    assert float(nearest.max()) < 1e-4
+
+
+@pytest.mark.parametrize("family", list(Family))
+def test_training_lowers_the_pixel_error(
+    trained: Train, make_training: MakeTraining, plain: ArmConfig, family: Family
+) -> None:
+    config = make_training(steps=40, learning_rate=1e-2, adversarial_weight=0.0)
+    pixels = [row["pixel"] for row in trained(config, plain, family).log]
+    assert np.mean(pixels[-5:]) < 0.8 * np.mean(pixels[:2])

@@ -1,0 +1,122 @@
+import numpy as np
+import pytest
+import torch
+from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+from torch_fidelity.metric_kid import kid_features_to_metric
+
+from study.evaluation.distances import (
+    Statistics,
+    frechet_distance,
+    frechet_standard_error,
+    kernel_distance,
+    statistics,
+)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+def correlated(rng: np.random.Generator, count: int, width: int = 16) -> np.ndarray:
+    return rng.normal(size=(count, width)) @ rng.normal(size=(width, width)) + rng.normal(
+        size=width
+    )
+
+
+def test_equal_covariances_leave_the_squared_mean_distance(rng: np.random.Generator) -> None:
+    features, shift = correlated(rng, 100), rng.normal(size=16)
+    distance = frechet_distance(statistics(features), statistics(features + shift))
+    assert distance == pytest.approx(np.square(shift).sum(), rel=1e-9)
+
+
+def test_diagonal_covariances_have_a_closed_form() -> None:
+    ours = Statistics(np.array([0.0, 1.0]), np.diag([4.0, 9.0]), 10)
+    theirs = Statistics(np.array([2.0, 1.0]), np.diag([1.0, 16.0]), 10)
+    # |(2, 0)|^2 + (2 - 1)^2 + (3 - 4)^2
+    assert frechet_distance(ours, theirs) == pytest.approx(6)
+
+
+@pytest.mark.parametrize("count", [12, 500])
+def test_frechet_distance_equals_torch_fidelitys(rng: np.random.Generator, count: int) -> None:
+    # With 12 features of 16 dimensions the covariance is singular.
+    ours, theirs = correlated(rng, count), correlated(rng, count)
+    expected = fid_statistics_to_metric(
+        *(fid_features_to_statistics(torch.from_numpy(f)) for f in (ours, theirs)), verbose=False
+    )["frechet_inception_distance"]
+    distance = frechet_distance(statistics(ours), statistics(theirs))
+    assert distance == pytest.approx(expected, rel=1e-6)
+
+
+def test_identical_features_are_at_no_distance(rng: np.random.Generator) -> None:
+    features = correlated(rng, 200)
+    assert frechet_distance(statistics(features), statistics(features)) == pytest.approx(
+        0, abs=1e-9
+    )
+
+
+def test_frechet_distance_is_symmetric(rng: np.random.Generator) -> None:
+    ours, theirs = statistics(correlated(rng, 100)), statistics(correlated(rng, 80))
+    there, back = frechet_distance(ours, theirs), frechet_distance(theirs, ours)
+    assert there == pytest.approx(back, rel=1e-9)
+
+
+def test_statistics_are_numpys_in_double_precision(rng: np.random.Generator) -> None:
+    features = correlated(rng, 50).astype(np.float32)
+    result = statistics(features)
+    assert (result.mean.dtype, result.covariance.dtype) == (np.float64, np.float64)
+    assert result.count == 50
+    centred = features.astype(np.float64) - result.mean
+    np.testing.assert_allclose(result.covariance, centred.T @ centred / 49, rtol=1e-9)
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_fewer_than_two_features_are_refused(count: int) -> None:
+    with pytest.raises(RuntimeError, match=f"{count} features: must be at least 2"):
+        statistics(np.zeros((count, 4)))
+
+
+def test_identical_features_have_no_statistics() -> None:
+    with pytest.raises(RuntimeError, match="10 features are all identical"):
+        statistics(np.ones((10, 4)))
+
+
+def test_kernel_distance_equals_torch_fidelitys(rng: np.random.Generator) -> None:
+    ours, theirs = correlated(rng, 60), correlated(rng, 70)
+    expected = kid_features_to_metric(
+        torch.from_numpy(ours),
+        torch.from_numpy(theirs),
+        kid_subsets=100,
+        kid_subset_size=20,
+        rng_seed=3,
+        verbose=False,
+    )["kernel_inception_distance_mean"]
+    assert kernel_distance(ours, theirs, 20, 3) == pytest.approx(expected, rel=1e-12)
+
+
+def test_kernel_distance_of_whole_sets_is_the_unbiased_estimate(rng: np.random.Generator) -> None:
+    ours, theirs = rng.normal(size=(9, 4)), rng.normal(size=(9, 4)) + 1
+
+    def kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return (a @ b.T / 4 + 1) ** 3
+
+    off = ~np.eye(9, dtype=bool)
+    expected = kernel(ours, ours)[off].mean() + kernel(theirs, theirs)[off].mean()
+    expected -= 2 * kernel(ours, theirs).mean()
+    # A subset as large as the set is the set, whatever the subset.
+    assert kernel_distance(ours, theirs, 1000, 0) == pytest.approx(expected, rel=1e-9)
+
+
+def test_kernel_distance_of_one_distribution_is_near_zero(rng: np.random.Generator) -> None:
+    ours, theirs = rng.normal(size=(2, 300, 8))
+    assert abs(kernel_distance(ours, theirs, 100, 0)) < 0.02
+    assert kernel_distance(ours, theirs + 1, 100, 0) > 1
+
+
+def test_standard_error_is_the_spread_over_fresh_samples(rng: np.random.Generator) -> None:
+    reference = statistics(rng.normal(size=(2000, 4)))
+    samples = rng.normal(size=(60, 150, 4)) + 0.5
+    truth = np.std([frechet_distance(statistics(s), reference) for s in samples], ddof=1)
+    estimate = frechet_standard_error(samples[0], reference, 60, 0)
+    assert estimate == pytest.approx(truth, rel=0.5)
+    assert estimate == frechet_standard_error(samples[0], reference, 60, 0)

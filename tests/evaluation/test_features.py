@@ -1,0 +1,119 @@
+import pickle
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch_fidelity import feature_extractor_inceptionv3 as fidelity
+
+from study import paths
+from study.config import ConfigError, EvaluationConfig, Extractor, NetworkConfig, Role
+from study.data.store import to_float
+from study.evaluation.features import FeatureExtractor, load_extractor
+from study.evaluation.networks import InDomainNetwork, save_network
+
+CPU = torch.device("cpu")
+IN_DOMAIN = EvaluationConfig(
+    extractor=Extractor.in_domain,
+    weights=None,
+    kid_subset_size=10,
+    bootstrap_samples=2,
+    allow_few_samples=True,
+)
+INCEPTION = replace(IN_DOMAIN, extractor=Extractor.inception, weights="weights/inception.pth")
+
+
+@pytest.fixture
+def extractor(network: InDomainNetwork) -> FeatureExtractor:
+    return FeatureExtractor("in_domain", network, CPU)
+
+
+@pytest.fixture
+def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where Inception's weights belong."""
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    (tmp_path / "weights").mkdir()
+    return tmp_path / "weights" / "inception.pth"
+
+
+def test_features_are_the_networks(
+    extractor: FeatureExtractor, network: InDomainNetwork, images: np.ndarray
+) -> None:
+    found = extractor(torch.from_numpy(images))
+    expected = network.features(to_float(torch.from_numpy(images)))
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, expected.numpy())
+
+
+@pytest.mark.parametrize("size", [1, 5])
+def test_batch_size_does_not_change_features(
+    extractor: FeatureExtractor, images: np.ndarray, size: int
+) -> None:
+    every = torch.from_numpy(images)
+    whole, parts = extractor.all([every]), extractor.all(every.split(size))
+    np.testing.assert_allclose(parts, whole, rtol=1e-5, atol=1e-6)
+
+
+def test_an_empty_set_is_refused(extractor: FeatureExtractor) -> None:
+    with pytest.raises(RuntimeError, match="features of no image"):
+        extractor.all([])
+
+
+def test_a_feature_that_is_not_finite_is_refused(
+    extractor: FeatureExtractor, network: InDomainNetwork, images: np.ndarray
+) -> None:
+    assert network.embed.bias is not None
+    network.embed.bias.fill_(torch.inf)
+    with pytest.raises(RuntimeError, match="in_domain: a feature is not finite"):
+        extractor.all([torch.from_numpy(images)])
+
+
+def test_the_in_domain_network_is_loaded(
+    network: InDomainNetwork, images: np.ndarray, tmp_path: Path
+) -> None:
+    config = NetworkConfig(
+        role=Role.extractor, architecture="plain", widths=[4, 8], features=8, seed=0
+    )
+    save_network(network, config, 4, tmp_path)
+    loaded = load_extractor(IN_DOMAIN, tmp_path, CPU)
+    assert loaded.name == "in_domain"
+    assert loaded(torch.from_numpy(images)).shape == (16, 8)
+
+
+@pytest.mark.usefixtures("weights")
+def test_missing_inception_weights_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"weights/inception\.pth: no such file"):
+        load_extractor(INCEPTION, tmp_path, CPU)
+
+
+class Evil:
+    """Runs code when it is unpickled."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return Path.touch, (Path("/nowhere/at/all"),)  # type: ignore[return-value]
+
+
+def test_a_pickle_is_refused(weights: Path, tmp_path: Path) -> None:
+    with weights.open("wb") as file:
+        torch.save({"a": Evil()}, file, pickle_module=pickle)
+    with pytest.raises(ConfigError, match=r"weights/inception\.pth: must be a PyTorch file of"):
+        load_extractor(INCEPTION, tmp_path, CPU)
+
+
+def test_inception_takes_uint8_images_of_any_size(
+    weights: Path, tmp_path: Path, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "inception-v3-compat"
+    with monkeypatch.context() as patch:
+        patch.setattr(fidelity, "load_state_dict_from_url", lambda *_, **__: {})
+        cls = fidelity.FeatureExtractorInceptionV3
+        patch.setattr(cls, "load_state_dict", lambda *_: None)
+        random = cls(name, ["2048"])
+    torch.save(random.state_dict(), weights)
+    extractor = load_extractor(INCEPTION, tmp_path, CPU)
+    assert extractor.name == "inception"
+    features = extractor(torch.from_numpy(images[:2]))
+    assert features.shape == (2, 2048)
+    (expected,) = random(torch.from_numpy(images[:2]))
+    np.testing.assert_allclose(features, expected.numpy(), rtol=1e-5)

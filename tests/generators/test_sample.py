@@ -1,0 +1,171 @@
+from collections.abc import Callable
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from study.config import BackboneConfig, GeneratorConfig, LatentSpec, SamplerConfig
+from study.evaluation.networks import InDomainNetwork
+from study.generators.common import SampleNoise, guided, times
+from study.generators.objectives import build_objective
+from study.generators.sample import random_latents, sample_batches, sample_labels
+
+CPU = torch.device("cpu")
+MakeSampler = Callable[..., SamplerConfig]
+METHODS = [
+    ("dit", "ddpm"),
+    ("dit", "ddim"),
+    ("sit", "euler"),
+    ("sit", "heun"),
+    ("repa", "euler_maruyama"),
+    ("maskgit", "confidence"),
+]
+
+
+@pytest.fixture
+def sample(
+    generators: dict[str, GeneratorConfig],
+    backbone: BackboneConfig,
+    token_backbone: BackboneConfig,
+    spec: LatentSpec,
+    token_spec: LatentSpec,
+    network: InDomainNetwork,
+    awaken: Callable[[nn.Module], nn.Module],
+    make_sampler: MakeSampler,
+) -> Callable[..., Tensor]:
+    """Samples of a network with random weights."""
+
+    def run(
+        generator: str,
+        method: str,
+        count: int = 7,
+        micro_batch_size: int = 4,
+        seed: int = 0,
+        **sampler: float,
+    ) -> Tensor:
+        tokens = generator == "maskgit"
+        objective = build_objective(generators[generator], network)
+        shape = token_spec if tokens else spec
+        sampled = awaken(objective.build(token_backbone if tokens else backbone, shape)).eval()
+        batches = sample_batches(
+            sampled,
+            objective,
+            shape,
+            np.arange(count) % 4,
+            make_sampler(method, **sampler),
+            3,
+            micro_batch_size,
+            seed,
+            CPU,
+        )
+        return torch.cat(list(batches))
+
+    return run
+
+
+def same(ours: Tensor, theirs: Tensor) -> None:
+    """Tokens exactly; latents up to rounding, which depends on the shape of a matrix product.
+
+    Relative to the largest value: at its first step DiT divides noise by sqrt(alpha_bar) = 0.006.
+    """
+    if ours.is_floating_point():
+        torch.testing.assert_close(ours, theirs, atol=1e-5 * float(theirs.abs().max()), rtol=0)
+    else:
+        assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize(("generator", "method"), METHODS)
+def test_samples_do_not_depend_on_the_micro_batch(
+    sample: Callable[..., Tensor], generator: str, method: str
+) -> None:
+    whole = sample(generator, method, micro_batch_size=7)
+    for size in (1, 3, 20):
+        same(sample(generator, method, micro_batch_size=size), whole)
+
+
+@pytest.mark.parametrize(("generator", "method"), METHODS)
+def test_a_sample_depends_on_its_index_and_the_seed(
+    sample: Callable[..., Tensor], generator: str, method: str
+) -> None:
+    few = sample(generator, method)
+    same(sample(generator, method, count=10)[:7], few)
+    assert not torch.equal(sample(generator, method, seed=1), few)
+    assert not torch.equal(few[0], few[4])
+
+
+@pytest.mark.parametrize(("generator", "method"), METHODS)
+def test_guidance_matters(sample: Callable[..., Tensor], generator: str, method: str) -> None:
+    guided_ones = sample(generator, method, cfg_scale=4.0)
+    assert not torch.equal(guided_ones, sample(generator, method))
+
+
+def test_temperature_matters(sample: Callable[..., Tensor]) -> None:
+    cold = sample("maskgit", "confidence", temperature=0.0)
+    assert not torch.equal(sample("maskgit", "confidence"), cold)
+
+
+def test_samplers_give_different_samples(sample: Callable[..., Tensor]) -> None:
+    every = [sample("sit", method) for method in ("euler", "heun", "euler_maruyama")]
+    assert all(not torch.equal(a, b) for a, b in product(every, every) if a is not b)
+
+
+def test_guided_is_null_plus_scaled_difference() -> None:
+    def network(x: Tensor, t: Tensor, labels: Tensor) -> Tensor:
+        return x + times(labels.float() + t, 4)
+
+    x, t, labels = torch.randn(2, 1, 2, 2), torch.tensor([0.1, 0.2]), torch.tensor([1, 2])
+    result = guided(network, x, t, labels, null=4, scale=3.0)
+    torch.testing.assert_close(result, x + times(t + 4 + 3 * (labels - 4), 4))
+    torch.testing.assert_close(guided(network, x, t, labels, 4, 1), network(x, t, labels))
+
+
+@pytest.mark.parametrize("count", [3, 10, 12, 1000])
+@pytest.mark.parametrize("counts", [[1, 1, 1], [5, 3, 2], [10, 0, 1]])
+def test_labels_follow_the_class_frequencies(counts: list[int], count: int) -> None:
+    labels = sample_labels(counts, count)
+    assert len(labels) == count
+    exact = np.array(counts) / sum(counts) * count
+    assert np.abs(np.bincount(labels, minlength=3) - exact).max() < 1
+    assert np.bincount(labels, minlength=3)[np.array(counts) == 0].sum() == 0
+
+
+def test_any_first_part_of_the_labels_follows_them_too() -> None:
+    labels = sample_labels([5, 3, 2], 1000)
+    for first in (50, 333, 700):
+        found = np.bincount(labels[:first], minlength=3)
+        assert np.abs(found - first * np.array([0.5, 0.3, 0.2])).max() <= 2
+
+
+def test_noise_depends_on_seed_and_index_alone() -> None:
+    one, other = SampleNoise(0, [3, 5], CPU), SampleNoise(0, [5], CPU)
+    assert torch.equal(one.normal((2, 2))[1], other.normal((2, 2))[0])
+    assert torch.equal(one.uniform((4,))[1], other.uniform((4,))[0])
+    assert not torch.equal(SampleNoise(1, [5], CPU).normal((2, 2)), other.normal((2, 2)))
+
+
+def test_random_latents_are_standard_normal(spec: LatentSpec) -> None:
+    latents = torch.cat(list(random_latents(spec, 50, 16, 0, CPU)))
+    assert latents.shape == (50, 4, 8, 8)
+    # 12800 values: four standard errors are 0.035 and 0.025.
+    assert float(latents.mean()) == pytest.approx(0, abs=0.035)
+    assert float(latents.std()) == pytest.approx(1, abs=0.025)
+
+
+def test_random_tokens_follow_their_frequencies(token_spec: LatentSpec) -> None:
+    tokens = torch.cat(list(random_latents(token_spec, 100, 32, 0, CPU)))
+    assert tokens.shape == (100, 8, 8)
+    chances = torch.tensor(token_spec.token_counts) / sum(token_spec.token_counts)
+    expected = 6400 * chances
+    counts = torch.bincount(tokens.flatten(), minlength=16)
+    assert counts[0] == 0
+    assert ((counts - expected).abs() <= 4 * expected.sqrt()).all()
+
+
+def test_random_latents_do_not_depend_on_the_micro_batch(
+    spec: LatentSpec, token_spec: LatentSpec
+) -> None:
+    for kind in (spec, token_spec):
+        parts = [torch.cat(list(random_latents(kind, 9, size, 0, CPU))) for size in (2, 9)]
+        assert torch.equal(*parts)
