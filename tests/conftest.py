@@ -1,11 +1,15 @@
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from torch import nn
 
+from study import paths
 from study.autoencoders.models import Autoencoder, create_autoencoder
 from study.config import (
     ArmConfig,
@@ -214,3 +218,32 @@ def awaken() -> Callable[[nn.Module], nn.Module]:
         return network
 
     return fill
+
+
+@pytest.fixture
+def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of params/ in a root of its own, which a test may change."""
+    copy = tmp_path / "params"
+    shutil.copytree(paths.PARAMS, copy, ignore=shutil.ignore_patterns("study.yaml", "inputs"))
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    monkeypatch.setattr(paths, "PARAMS", copy)
+    monkeypatch.setattr(paths, "GRID", copy / "study.yaml")
+    return copy
+
+
+@pytest.fixture
+def edit() -> Callable[..., None]:
+    """Change one entry of a YAML file, found by its keys."""
+
+    def change(file: Path, *keys: str | int, value: object = None, drop: bool = False) -> None:
+        content = yaml.safe_load(file.read_text())
+        place = content
+        for key in keys[:-1]:
+            place = place[key]
+        if drop:
+            del place[keys[-1]]
+        else:
+            place[keys[-1]] = value
+        file.write_text(yaml.safe_dump(content))
+
+    return change

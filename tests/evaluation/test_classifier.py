@@ -1,4 +1,6 @@
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -55,10 +57,9 @@ def test_same_seed_gives_the_same_weights(fit: Callable[..., InDomainNetwork]) -
     "changes", [{"steps": 10}, {"batch_size": 8}, {"learning_rate": 2e-2}, {"weight_decay": 0.5}]
 )
 def test_every_training_parameter_matters(
-    fit: Callable[..., InDomainNetwork], changes: dict[str, float]
+    fit: Callable[..., InDomainNetwork], changes: dict[str, Any]
 ) -> None:
-    values = {name: getattr(CONFIG, name) for name in CONFIG.__slots__}
-    base, other = fit(), fit(config=TrainNetworkConfig(**(values | changes)))
+    base, other = fit(), fit(config=replace(CONFIG, **changes))
     assert not torch.equal(base.classify.weight, other.classify.weight)
 
 

@@ -1,0 +1,152 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from study import command, paths
+from study.config import Cell, ConfigError
+from study.config.stages import PrepareData
+from study.tracking import Run
+
+Main = Callable[[Any, Run], None]
+
+
+@pytest.fixture
+def execute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., list[tuple[Any, Run]]]:
+    """Run a stage's `main` with arguments; gives what it was called with."""
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    monkeypatch.setattr(command, "die_with_parent", lambda: None)
+
+    def run(
+        main: Main = lambda config, run: None,
+        arguments: tuple[str, ...] = ("profile=smoke", "data=shapes"),
+        record: bool = True,
+    ) -> list[tuple[Any, Run]]:
+        calls: list[tuple[Any, Run]] = []
+
+        def recording(config: Any, run: Run) -> None:
+            calls.append((config, run))
+            main(config, run)
+
+        monkeypatch.setattr(sys, "argv", ["prepare_data", *arguments])
+        command.stage(recording, "/anywhere/prepare_data.py", record=record)
+        return calls
+
+    return run
+
+
+def fails_with(error: Exception) -> Main:
+    def main(config: Any, run: Run) -> None:
+        raise error
+
+    return main
+
+
+def test_a_stage_gets_its_configuration_by_its_name(execute: Callable[..., Any]) -> None:
+    ((config, run),) = execute()
+    assert isinstance(config, PrepareData)
+    assert config.cell == Cell(profile="smoke", data="shapes")
+    assert (run.stage, run.cell) == ("prepare_data", config.cell)
+
+
+def test_results_are_written_when_main_is_done(execute: Callable[..., Any]) -> None:
+    execute(lambda config, run: run.record("train_images", 48))
+    file = paths.ROOT / "reports/smoke/metrics/prepare_data/smoke-shapes.json"
+    content = json.loads(file.read_text())
+    assert content["records"][0]["value"] == 48
+    assert content["parameters"]["prepare_data"]["image_size"] == 32
+
+
+def test_a_stage_that_measures_nothing_writes_nothing(execute: Callable[..., Any]) -> None:
+    execute(record=False)
+    assert not (paths.ROOT / "reports").exists()
+
+
+@pytest.mark.parametrize(
+    "error", [ConfigError("steps = 0: must be\n at least 1"), FileNotFoundError("x: no such file")]
+)
+def test_what_a_user_can_cause_is_one_line_and_exit_2(
+    execute: Callable[..., Any], error: Exception, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        execute(fails_with(error))
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == f"error: {' '.join(str(error).split())}\n"
+    assert not (paths.ROOT / "reports").exists()
+
+
+def test_a_bad_argument_is_one_line_and_exit_2(
+    execute: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        execute(arguments=("profile=smoke", "colour=red"))
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.startswith("error: 'colour=red': must be KEY=VALUE")
+
+
+def test_any_other_error_keeps_its_traceback(execute: Callable[..., Any]) -> None:
+    with pytest.raises(RuntimeError, match="step 3: loss = nan"):
+        execute(fails_with(RuntimeError("step 3: loss = nan")))
+    assert not (paths.ROOT / "reports").exists()
+
+
+def test_the_device_is_the_gpu_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    for available, name in ((True, "cuda"), (False, "cpu")):
+        monkeypatch.setattr("torch.cuda.is_available", lambda found=available: found)
+        assert command.device().type == name
+
+
+CHILD = """
+import time
+from study.command import die_with_parent
+die_with_parent()
+print("ready", flush=True)
+time.sleep(60)
+"""
+PARENT = """
+import subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", sys.argv[1]])
+print(child.pid, flush=True)
+time.sleep(60)
+"""
+
+
+def _alive(pid: int) -> bool:
+    state = Path(f"/proc/{pid}/stat")
+    return state.exists() and state.read_text().rsplit(")", 1)[1].split()[0] != "Z"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a feature of the Linux kernel")
+def test_a_stage_ends_with_its_parent() -> None:
+    arguments = [sys.executable, "-c", PARENT, CHILD]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        assert parent.stdout.readline() == "ready\n"
+        parent.kill()
+        parent.wait()
+        for _ in range(100):
+            if not _alive(child):
+                break
+            time.sleep(0.05)
+        else:
+            os.kill(child, signal.SIGKILL)
+            pytest.fail("the child outlived its parent by five seconds")
+
+
+def test_a_terminated_stage_ends_with_143() -> None:
+    arguments = [sys.executable, "-c", CHILD]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.terminate()
+        assert process.wait(10) == 143
