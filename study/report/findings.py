@@ -23,6 +23,7 @@ _MACHINERY = "This profile shows that the machinery works. It is no evidence abo
 _SCOPES = {
     "smoke": _MACHINERY + "a few training steps on tens of procedural images.",
     "laptop": _MACHINERY + "procedural images, small networks and minutes of training.",
+    "images": _MACHINERY + "your images, but few of them, small networks and one seed.",
     "lab": "Evidence at small scale: small models, small images, in-domain distance.",
     "paper": "The paper's own models and data.",
 }
