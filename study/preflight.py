@@ -4,25 +4,41 @@ import shutil
 from pathlib import Path
 
 from study import paths
-from study.autoencoders.weights import check_weights
+from study.autoencoders.weights import check_weights, downsampling_factor
 from study.config import (
     STAGES,
     AutoencoderConfig,
+    BackboneConfig,
     Cell,
     ConfigError,
     DataConfig,
+    DiTConfig,
+    Extractor,
     Family,
     MaskGITConfig,
+    NetworkConfig,
     Objective,
     REPAConfig,
+    Role,
     SamplingMethod,
     load,
     load_grid,
     load_group,
 )
-from study.config.stages import EvaluateGenerator, PrepareData, TrainGenerator
+from study.config.stages import (
+    EvaluateAutoencoder,
+    EvaluateGenerator,
+    FinetuneAutoencoder,
+    PrepareData,
+    TrainGenerator,
+    TrainNetwork,
+)
 from study.data.sources import check_source
 from study.grid import Grid, expand, read_profile, write_manifests
+
+INCEPTION_FEATURES = 2048
+SMALLEST_SIDE_WITH_DISCRIMINATOR = 32
+"""A quarter of it, 8 pixels, is the smallest input of a PatchGAN with 2 x 2 outputs."""
 
 LEAST_FREE_BYTES = 2e9
 """Free disk space below which nothing is started."""
@@ -83,17 +99,20 @@ def check_instances(selected: Grid) -> None:
         for item in selected[stage].values():
             choice = {key: value for key, value in item.items() if key != "source"}
             config = load(schema, Cell(**choice))
-            if isinstance(config, TrainGenerator):
-                _check_generator(config)
-            elif isinstance(config, EvaluateGenerator):
-                allowed = SAMPLERS[config.generator.objective]
-                if config.sampler.method not in allowed:
-                    known = ", ".join(method.value for method in allowed)
-                    raise ConfigError(
-                        f"params/sampler/{item['sampler']}.yaml: method = "
-                        f"{config.sampler.method.value!r}: must be one of {known} for generator "
-                        f"{item['generator']}"
-                    )
+            match config:
+                case TrainGenerator():
+                    _check_generator(config)
+                case EvaluateGenerator():
+                    _check_sampling(config)
+                    _check_count(config.cell, "evaluate_generator", "num_samples", config)
+                case EvaluateAutoencoder():
+                    _check_count(config.cell, "evaluate_autoencoder", "num_images", config)
+                case FinetuneAutoencoder():
+                    _check_discriminator(config)
+                case TrainNetwork() if config.network.role.value != config.cell.role:
+                    file = f"params/network/{config.cell.role}.yaml"
+                    given = f"role = {config.network.role.value!r}"
+                    raise ConfigError(f"{file}: {given}: must be {config.cell.role!r}")
 
 
 def _check_generator(config: TrainGenerator) -> None:
@@ -118,13 +137,70 @@ def _check_generator(config: TrainGenerator) -> None:
             )
 
 
+def _check_sampling(config: EvaluateGenerator) -> None:
+    cell, method = config.cell, config.sampler.method
+    allowed = SAMPLERS[config.generator.objective]
+    if method not in allowed:
+        known = ", ".join(each.value for each in allowed)
+        raise ConfigError(
+            f"params/sampler/{cell.sampler}.yaml: method = {method.value!r}: must be one of "
+            f"{known} for generator {cell.generator}"
+        )
+    steps = config.evaluate_generator.num_steps
+    if isinstance(config.generator, DiTConfig) and steps > config.generator.num_timesteps:
+        raise ConfigError(
+            f"params/profile/{cell.profile}.yaml: evaluate_generator.num_steps = {steps}: must be "
+            f"at most num_timesteps {config.generator.num_timesteps} of generator {cell.generator}"
+        )
+
+
+def _check_count(
+    cell: Cell, section: str, field: str, config: EvaluateGenerator | EvaluateAutoencoder
+) -> None:
+    """Images of a distance: twice the feature dimension, and not more than there are."""
+    count = getattr(getattr(config, section), field)
+    given = f"params/profile/{cell.profile}.yaml: {section}.{field} = {count}"
+    in_domain = config.evaluation.extractor is Extractor.in_domain
+    features = load_group(NetworkConfig, "network", Role.extractor.value).features
+    least = 2 * (features if in_domain else INCEPTION_FEATURES)
+    if count < least and not config.evaluation.allow_few_samples:
+        raise ConfigError(f"{given}: must be at least {least}, twice the feature dimension")
+    there = load(PrepareData, cell.only("data")).prepare_data.validation_images
+    if isinstance(config, EvaluateAutoencoder) and there is not None and count > there:
+        raise ConfigError(f"{given}: must be at most prepare_data.validation_images {there}")
+
+
+def _check_discriminator(config: FinetuneAutoencoder) -> None:
+    side = load(PrepareData, config.cell.only("data")).prepare_data.image_size
+    weight = config.finetune_autoencoder.adversarial_weight
+    if weight and side < SMALLEST_SIDE_WITH_DISCRIMINATOR:
+        raise ConfigError(
+            f"params/profile/{config.cell.profile}.yaml: prepare_data.image_size = {side}: must be "
+            f"at least {SMALLEST_SIDE_WITH_DISCRIMINATOR} with adversarial_weight {weight}"
+        )
+
+
 def check_inputs(profile: str, grid: Grid) -> None:
     """Check that data and weights are there and readable, and that outputs fit on the disk."""
     data = load_group(DataConfig, "data", grid["data"])
     cell = Cell(profile=profile, data=grid["data"])
     check_source(data, load(PrepareData, cell).prepare_data)
+    side = load(PrepareData, cell).prepare_data.image_size
     for name in grid["autoencoders"]:
-        check_weights(load_group(AutoencoderConfig, "autoencoder", name))
+        config = load_group(AutoencoderConfig, "autoencoder", name)
+        check_weights(config)
+        factor = downsampling_factor(config)
+        patches = {
+            load_group(BackboneConfig, "backbone", entry["backbone"]).patch_size
+            for entry in grid["generators"]
+            if entry["autoencoder"] == name
+        }
+        for patch in sorted(patches | {1}):
+            if factor and side % (factor * patch):
+                raise ConfigError(
+                    f"params/profile/{profile}.yaml: prepare_data.image_size = {side}: must be a "
+                    f"multiple of {factor * patch}: factor {factor} of {name}, patch size {patch}"
+                )
     free = shutil.disk_usage(paths.ROOT).free
     if free < LEAST_FREE_BYTES:
         rule = f"at least {LEAST_FREE_BYTES / 1e9:.0f} GB"

@@ -42,6 +42,16 @@ def local(config: AutoencoderConfig) -> bool:
     return config.weights is not None and config.weights.startswith("weights/")
 
 
+def downsampling_factor(config: AutoencoderConfig) -> int | None:
+    """Image side over latent side; None for a hub id, which is known only once it is loaded."""
+    description = config.architecture
+    if local(config):
+        description = json.loads((paths.ROOT / str(config.weights) / FILES[0]).read_text())
+    name = "encoder_block_out_channels" if config.family is Family.tiny else "block_out_channels"
+    levels = description.get(name)
+    return 2 ** (len(levels) - 1) if isinstance(levels, list) and levels else None
+
+
 def digest_weights(config: AutoencoderConfig) -> dict[str, Any]:
     """Manifest of a local weights folder: name, size and sha256 of what is read."""
     folder = paths.ROOT / str(config.weights)

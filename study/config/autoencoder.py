@@ -137,6 +137,7 @@ class AutoencoderTrainingConfig(Checked):
             "adversarial_start",
             "codebook_start",
         )
+        self._rule("codebook_start", self.codebook_start < self.steps, "less than steps")
 
 
 @dataclass(kw_only=True, slots=True)

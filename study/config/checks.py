@@ -1,5 +1,7 @@
 """Range checks that name field, value and rule."""
 
+import math
+
 
 class ConfigError(ValueError):
     """A parameter is missing, unknown, of the wrong type or out of range; the text is one line."""
@@ -17,10 +19,12 @@ class Checked:
     def _at_least(self, low: float, *names: str) -> None:
         for name in names:
             self._rule(name, getattr(self, name) >= low, f"at least {low}")
+            self._rule(name, math.isfinite(getattr(self, name)), "finite")
 
     def _above(self, low: float, *names: str) -> None:
         for name in names:
             self._rule(name, getattr(self, name) > low, f"greater than {low}")
+            self._rule(name, math.isfinite(getattr(self, name)), "finite")
 
     def _within(self, low: float, high: float, *names: str) -> None:
         for name in names:

@@ -2,6 +2,7 @@
 
 from statistics import fmean
 
+import numpy as np
 import torch
 
 from study import paths
@@ -15,8 +16,8 @@ from study.evaluation.features import load_extractor
 from study.evaluation.reference import Reference, require_samples
 from study.tracking import Run
 
-SHOWN = 16
-"""Reconstructions in the picture."""
+SHOWN = 12
+"""Images in the picture: the upper row as they are, the lower row reconstructed."""
 
 
 def main(config: EvaluateAutoencoder, run: Run) -> None:
@@ -52,7 +53,8 @@ def main(config: EvaluateAutoencoder, run: Run) -> None:
         run.record(f"equivariance_error_paper_{group}", fmean(p for _, p in values), n=n)
     every = [v for values in groups.values() for v, _ in values]
     run.record("equivariance_error", fmean(every), n=n)
-    run.picture(result.images[:SHOWN], columns=SHOWN // 2)
+    shown = np.concatenate([images[:SHOWN], result.images[:SHOWN]])
+    run.picture(shown, columns=min(SHOWN, len(images)))
     run.protocol = {
         "images": f"first {n} held-out images",
         "reference": f"{reference.train.count} training images",

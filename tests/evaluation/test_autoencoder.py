@@ -6,7 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from study.autoencoders.models import Autoencoder, Posterior
+from study.config import Interpolation
 from study.data.store import to_float, to_uint8
+from study.equivariance import EquivarianceError, Transform
 from study.evaluation.autoencoder import batches, equivariance_errors, reconstruct
 from study.evaluation.reconstruction import psnr_db, ssim
 
@@ -78,6 +80,21 @@ def test_pooling_commutes_with_turns_and_halving(pooling: Autoencoder, images: n
     assert set(errors) == {"turn_90", "turn_180", "turn_270", "scale_0.5"}
     assert all(error.images == 16 for error in errors.values())
     assert [error.paper_form() for error in errors.values()] == pytest.approx([0] * 4, abs=1e-9)
+
+
+@pytest.mark.parametrize(("name", "side", "turns"), [("turn_270", 8, 3), ("scale_0.25", 2, 0)])
+def test_an_error_is_that_of_the_transform_in_its_name(
+    kl: Autoencoder, images: np.ndarray, name: str, side: int, turns: int
+) -> None:
+    tau = Transform(side, side, turns, Interpolation.bilinear, antialias=False)
+    x = to_float(torch.from_numpy(images))
+    expected = EquivarianceError()
+    with torch.no_grad():
+        moved = kl.encode(tau.on_images(x, 2)).mean
+        expected.add(tau.on_latents(kl.encode(x).mean), moved)
+    found = equivariance_errors(kl, images, 16, [0.25])[name]
+    assert found.paper_form() == pytest.approx(expected.paper_form(), rel=1e-6)
+    assert found.variance_form() == pytest.approx(expected.variance_form(), rel=1e-6)
 
 
 def test_an_ordinary_encoder_has_an_error(kl: Autoencoder, images: np.ndarray) -> None:

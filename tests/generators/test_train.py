@@ -148,21 +148,23 @@ def test_an_earlier_checkpoint_is_that_of_a_longer_run(trained: Trainer, make_ru
 
 
 class Failing:
-    """An objective whose loss is not finite from the third step on."""
+    """An objective whose loss is not finite from the third step on; remembers seeds."""
 
     needs_images = False
-    weights = {"velocity": 1.0}  # noqa: RUF012
 
-    def __init__(self, inner: GeneratorObjective) -> None:
-        self.inner, self.calls = inner, 0
-        self.build, self.sample = inner.build, inner.sample
+    def __init__(self, inner: GeneratorObjective, failure: int = 3) -> None:
+        self.inner, self.calls, self.failure = inner, 0, failure
+        self.build, self.sample, self.weights = inner.build, inner.sample, inner.weights
+        self.seeds: list[int] = []
 
     def terms(
         self, network: nn.Module, batch: Batch, numbers: torch.Generator
     ) -> dict[str, Tensor]:
         self.calls += 1
+        self.seeds.append(numbers.initial_seed())
+        scale = torch.nan if self.calls >= self.failure else 1
         terms = self.inner.terms(network, batch, numbers)
-        return {name: term * (torch.nan if self.calls > 2 else 1) for name, term in terms.items()}
+        return {name: term * scale for name, term in terms.items()}
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(trained: Trainer, make_run: MakeRun) -> None:
@@ -171,6 +173,18 @@ def test_a_loss_that_is_not_finite_ends_the_run(trained: Trainer, make_run: Make
         trained(make_run(), objective=objective)
     assert not (trained.folder / "1" / "index.json").exists()
     assert not (trained.folder / "1" / "checkpoint-00000004.safetensors").exists()
+
+
+def test_every_step_has_its_noise_and_every_generator_the_same(
+    trained: Trainer, make_run: MakeRun
+) -> None:
+    seeds = []
+    for name in ("dit", "sit"):
+        listening = Failing(trained.objective(name), failure=100)
+        trained(make_run(), name, objective=listening)
+        seeds.append(listening.seeds)
+    assert seeds[0] == seeds[1]
+    assert len(set(seeds[0])) == 4
 
 
 def lerp(config: TrainGeneratorConfig, steps: int, seen: Callable[[int], int]) -> float:

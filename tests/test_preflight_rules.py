@@ -1,0 +1,63 @@
+"""Rules between sections: what one section asks of another is refused before anything runs."""
+
+from pathlib import Path
+
+import pytest
+
+from study import paths
+from study.config import ConfigError
+from study.grid import expand, read_profile
+from study.preflight import check_inputs, check_instances
+
+
+@pytest.fixture
+def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    copy = tmp_path / "params"
+    for file in paths.PARAMS.rglob("*.yaml"):
+        target = copy / file.relative_to(paths.PARAMS)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(file.read_text())
+    monkeypatch.setattr(paths, "PARAMS", copy)
+    return copy
+
+
+def edit(file: Path, before: str, after: str) -> None:
+    text = file.read_text()
+    assert before in text
+    file.write_text(text.replace(before, after))
+
+
+def check() -> None:
+    grid = read_profile("laptop")
+    check_instances(expand("laptop", grid))
+    check_inputs("laptop", grid)
+
+
+def refused() -> str:
+    with pytest.raises(ConfigError) as caught:
+        check()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("file", "before", "after", "words"),
+    [
+        ("profile/laptop.yaml", "num_samples: 512", "num_samples: 100", "at least 128"),
+        ("profile/laptop.yaml", "num_images: 512", "num_images: 5000", "at most"),
+        ("profile/laptop.yaml", "num_images: 512", "num_images: 64", "at least 128"),
+        ("profile/laptop.yaml", "num_steps: 24", "num_steps: 1001", "at most num_timesteps 1000"),
+        ("profile/laptop.yaml", "image_size: 32", "image_size: 24", "at least 32"),
+        ("profile/laptop.yaml", "codebook_start: 300", "codebook_start: 9999", "less than steps"),
+        ("profile/laptop.yaml", "learning_rate: 7.0e-4", "learning_rate: .inf", "finite"),
+        ("backbone/Ti_2.yaml", "patch_size: 2", "patch_size: 3", "multiple of 12"),
+        ("network/target.yaml", "role: target", "role: extractor", "must be 'target'"),
+    ],
+)
+def test_a_section_that_another_contradicts_is_refused(
+    params: Path, file: str, before: str, after: str, words: str
+) -> None:
+    edit(params / file, before, after)
+    message = refused()
+    assert words in message
+    assert f"params/{file}" in message or "image_size" in message
