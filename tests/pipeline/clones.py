@@ -75,8 +75,10 @@ class Clone:
         return yaml.safe_load((self.root / name).read_text())
 
     def outputs(self) -> list[Path]:
-        """Everything that finished stages have made, by `dvc.lock`."""
-        stages = self.yaml("dvc.lock")["stages"].values()
+        """Everything that finished stages of the selected profile have made, by `dvc.lock`."""
+        # The lock file may hold entries of other profiles, whose outputs are not in the clone.
+        entries, here = self.yaml("dvc.lock")["stages"], self.instances()
+        stages = (entry for name, entry in entries.items() if name in here)
         return [self.root / out["path"] for stage in stages for out in stage["outs"]]
 
     def instances(self) -> set[str]:
