@@ -1,4 +1,5 @@
 import json
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,7 @@ def test_save_and_load_round_trip_bitwise(
     latents = autoencoder.encode(x).mean
     assert loaded.family is autoencoder.family
     assert not loaded.training
+    assert list(tmp_path.glob("*.bin")) == []
     assert torch.equal(loaded.encode(x).mean, latents)
     assert torch.equal(loaded.decode(latents), autoencoder.decode(latents))
 
@@ -193,3 +195,13 @@ def test_a_deterministic_posterior_ignores_noise_and_has_no_kl() -> None:
     posterior = Posterior(torch.randn(2, 4, 2, 2), None)
     assert posterior.sample(torch.randn(2, 4, 2, 2)) is posterior.mean
     assert torch.equal(posterior.kl(), torch.zeros(2))
+
+
+def test_a_saved_autoencoder_loads_without_a_warning(
+    autoencoder: Autoencoder, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    autoencoder.save(tmp_path)
+    logging.getLogger("diffusers").addHandler(caplog.handler)
+    load_autoencoder(tmp_path)
+    logging.getLogger("diffusers").removeHandler(caplog.handler)
+    assert caplog.records == []
