@@ -10,7 +10,6 @@ if TYPE_CHECKING:
 ROOT = Path(os.environ.get("STUDY_ROOT", Path(__file__).resolve().parents[1]))
 PARAMS = ROOT / "params"
 GRID = PARAMS / "study.yaml"
-WORK = ROOT / "work"
 TRACKING_DATABASE = ROOT / "mlflow.db"
 TRACKING_ARTIFACTS = ROOT / "mlartifacts"
 

@@ -13,6 +13,7 @@ from study.config import (
     ConfigError,
     DataConfig,
     DiTConfig,
+    EvaluationConfig,
     Extractor,
     Family,
     MaskGITConfig,
@@ -89,8 +90,9 @@ def check_grid(profile: str) -> None:
         rule = f"must be {profile!r}; run python -m study use {profile}"
         raise ConfigError(f"params/study.yaml: profile = {selected.get('profile')!r}: {rule}")
     check_instances(selected)
-    chosen = next(iter(selected["prepare_data"].values()))["data"]
-    check_inputs(profile, read_profile(profile, {"data": chosen}))
+    item = next(iter(selected["reference_statistics"].values()))
+    chosen = {key: item[key] for key in ("data", "evaluation")}
+    check_inputs(profile, read_profile(profile, chosen))
 
 
 def check_instances(selected: Grid) -> None:
@@ -201,6 +203,12 @@ def check_inputs(profile: str, grid: Grid) -> None:
                     f"params/profile/{profile}.yaml: prepare_data.image_size = {side}: must be a "
                     f"multiple of {factor * patch}: factor {factor} of {name}, patch size {patch}"
                 )
+    weights = load_group(EvaluationConfig, "evaluation", grid["evaluation"]).weights
+    if weights is not None and not (paths.ROOT / weights).is_file():
+        raise ConfigError(
+            f"params/evaluation/{grid['evaluation']}.yaml: weights = {weights!r}: no such file; "
+            f"put the extractor's weights there"
+        )
     free = shutil.disk_usage(paths.ROOT).free
     if free < LEAST_FREE_BYTES:
         rule = f"at least {LEAST_FREE_BYTES / 1e9:.0f} GB"

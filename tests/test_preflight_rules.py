@@ -61,3 +61,9 @@ def test_a_section_that_another_contradicts_is_refused(
     message = refused()
     assert words in message
     assert f"params/{file}" in message or "image_size" in message
+
+
+def test_missing_weights_of_the_extractor_are_named_before_anything_runs() -> None:
+    grid = read_profile("laptop", {"evaluation": "inception"})
+    with pytest.raises(ConfigError, match=r"inception\.yaml: weights = .*: no such file"):
+        check_inputs("laptop", grid)
