@@ -109,44 +109,48 @@ def _draw(count: int, generator: torch.Generator) -> int:
 
 @dataclass(slots=True)
 class EquivarianceError:
-    """Accumulates ||tau E(x) - E(tau x)||^2 over images for one transform, in two normalisations.
+    """Accumulates ||tau E(x) - E(tau x)||^2 over images for one transform, in three normalisations.
 
     Paper's form: mean over images of the ratio to ||E(tau x)||^2 [EQ-VAE, App. C.3]. It depends on
     the mean of the latents. Variance form: mean squared difference over the variance of E(tau x)
-    over images and positions, channels pooled (each centred on its own mean); 0 for an equivariant
-    encoder, 2 for unrelated latents of equal moments.
+    over images and positions, each channel centred on its own mean; 0 for an equivariant encoder,
+    2 for unrelated latents of equal moments. Channels are pooled, or each is divided by its own
+    variance and the mean over channels taken.
     """
 
     images: int = 0
     ratio_sum: float = 0.0
-    squared_difference: float = 0.0
-    elements: int = 0
-    channel_sum: Tensor | None = None
-    channel_squares: Tensor | None = None
+    positions: int = 0
+    sums: Tensor | None = None
+    """Per channel: of the squared difference, of E(tau x), of its square; 3 c."""
 
     def add(self, transformed_latents: Tensor, latents_of_transformed: Tensor) -> None:
         """Add a batch: tau E(x) and E(tau x), both B c h w."""
         ours, truth = transformed_latents.double(), latents_of_transformed.double()
-        difference = (ours - truth).square().flatten(1).sum(1)
-        self.ratio_sum += float((difference / truth.square().flatten(1).sum(1)).sum())
-        self.squared_difference += float(difference.sum())
+        difference = (ours - truth).square()
+        ratio = difference.flatten(1).sum(1) / truth.square().flatten(1).sum(1)
+        self.ratio_sum += float(ratio.sum())
         self.images += len(truth)
-        self.elements += truth.numel()
-        sums, squares = truth.sum((0, 2, 3)), truth.square().sum((0, 2, 3))
-        self.channel_sum = sums if self.channel_sum is None else self.channel_sum + sums
-        self.channel_squares = (
-            squares if self.channel_squares is None else self.channel_squares + squares
-        )
+        self.positions += truth[:, 0].numel()
+        sums = torch.stack([each.sum((0, 2, 3)) for each in (difference, truth, truth.square())])
+        self.sums = sums if self.sums is None else self.sums + sums
 
     def paper_form(self) -> float:
         """Mean over images of ||tau E(x) - E(tau x)||^2 / ||E(tau x)||^2."""
         return self.ratio_sum / self.images
 
     def variance_form(self) -> float:
-        """Mean squared difference over the pooled variance of E(tau x)."""
-        if self.channel_sum is None or self.channel_squares is None:
+        """Mean squared difference over the variance of E(tau x), channels pooled."""
+        difference, variance = self._per_channel()
+        return float(difference.mean() / variance.mean())
+
+    def channel_form(self) -> float:
+        """Mean over channels of the mean squared difference over the channel's variance."""
+        difference, variance = self._per_channel()
+        return float((difference / variance).mean())
+
+    def _per_channel(self) -> tuple[Tensor, Tensor]:
+        if self.sums is None:
             raise RuntimeError("equivariance error of no image: add a batch first")
-        per_channel = self.elements / len(self.channel_sum)
-        means = self.channel_sum / per_channel
-        variance = float((self.channel_squares / per_channel - means.square()).mean())
-        return self.squared_difference / self.elements / variance
+        difference, mean, square = self.sums / self.positions
+        return difference, square - mean.square()
