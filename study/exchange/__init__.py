@@ -1,0 +1,1 @@
+"""Autoencoders from and to other formats: LDM checkpoints, diffusers folders with model card."""
