@@ -17,6 +17,7 @@ from study.config import ArmConfig, Interpolation, ScaleMode
 
 LOWEST_SCALE = 0.25
 """Smallest scale that is drawn [EQ-VAE, Eq. 6]."""
+_EMPTY = "equivariance error of no image: add a batch first"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,19 +58,28 @@ def resize(
     if sides == tuple(x.shape[-2:]):
         return x
     rows, columns = (
-        _weights(old, new, interpolation, antialias).to(x)
+        _weights(old, new, interpolation, antialias, x.dtype, x.device)
         for old, new in zip(x.shape[-2:], sides, strict=True)
     )
     return rows @ x @ columns.T
 
 
-@lru_cache(maxsize=256)
-def _weights(old: int, new: int, interpolation: Interpolation, antialias: bool) -> Tensor:
-    identity = torch.eye(old, dtype=torch.float64)[None, None]
-    resized = functional.interpolate(
-        identity, (new, old), mode=interpolation.value, align_corners=False, antialias=antialias
-    )
-    return resized[0, 0]
+@lru_cache(maxsize=512)
+def _weights(
+    old: int,
+    new: int,
+    interpolation: Interpolation,
+    antialias: bool,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Tensor:
+    # A tensor made in inference mode could not be used in training later.
+    with torch.inference_mode(False):
+        identity = torch.eye(old, dtype=torch.float64)[None, None]
+        resized = functional.interpolate(
+            identity, (new, old), mode=interpolation.value, align_corners=False, antialias=antialias
+        )
+        return resized[0, 0].to(device, dtype)
 
 
 def scale_sides(side: int) -> list[int]:
@@ -103,6 +113,13 @@ def draw_low_resolution(side: int, arm: ArmConfig, generator: torch.Generator) -
     return Transform(side, side, 0, arm.interpolation, arm.antialias)
 
 
+def draw_downscaled(side: int, arm: ArmConfig, generator: torch.Generator) -> Transform:
+    """Draw a resize by a factor of two to four, without a turn [2502.14831]."""
+    sides = [each for each in scale_sides(side) if 2 * each <= side]
+    side = sides[_draw(len(sides), generator)]
+    return Transform(side, side, 0, arm.interpolation, arm.antialias)
+
+
 def _draw(count: int, generator: torch.Generator) -> int:
     return int(torch.randint(count, (1,), generator=generator))
 
@@ -115,11 +132,11 @@ class EquivarianceError:
     the mean of the latents. Variance form: mean squared difference over the variance of E(tau x)
     over images and positions, each channel centred on its own mean; 0 for an equivariant encoder,
     2 for unrelated latents of equal moments. Channels are pooled, or each is divided by its own
-    variance and the mean over channels taken.
+    variance and the mean over channels taken. Sums stay on the latents' device.
     """
 
     images: int = 0
-    ratio_sum: float = 0.0
+    ratio_sum: Tensor | None = None
     positions: int = 0
     sums: Tensor | None = None
     """Per channel: of the squared difference, of E(tau x), of its square; 3 c."""
@@ -128,8 +145,8 @@ class EquivarianceError:
         """Add a batch: tau E(x) and E(tau x), both B c h w."""
         ours, truth = transformed_latents.double(), latents_of_transformed.double()
         difference = (ours - truth).square()
-        ratio = difference.flatten(1).sum(1) / truth.square().flatten(1).sum(1)
-        self.ratio_sum += float(ratio.sum())
+        ratio = (difference.flatten(1).sum(1) / truth.square().flatten(1).sum(1)).sum()
+        self.ratio_sum = ratio if self.ratio_sum is None else self.ratio_sum + ratio
         self.images += len(truth)
         self.positions += truth[:, 0].numel()
         sums = torch.stack([each.sum((0, 2, 3)) for each in (difference, truth, truth.square())])
@@ -137,7 +154,9 @@ class EquivarianceError:
 
     def paper_form(self) -> float:
         """Mean over images of ||tau E(x) - E(tau x)||^2 / ||E(tau x)||^2."""
-        return self.ratio_sum / self.images
+        if self.ratio_sum is None:
+            raise RuntimeError(_EMPTY)
+        return float(self.ratio_sum) / self.images
 
     def variance_form(self) -> float:
         """Mean squared difference over the variance of E(tau x), channels pooled."""
@@ -145,12 +164,17 @@ class EquivarianceError:
         return float(difference.mean() / variance.mean())
 
     def channel_form(self) -> float:
-        """Mean over channels of the mean squared difference over the channel's variance."""
+        """Mean over channels of the mean squared difference over the channel's variance.
+
+        A constant channel, which has no variance to compare with, is left out.
+        """
         difference, variance = self._per_channel()
-        return float((difference / variance).mean())
+        return float((difference / variance)[variance > 0].mean())
 
     def _per_channel(self) -> tuple[Tensor, Tensor]:
         if self.sums is None:
-            raise RuntimeError("equivariance error of no image: add a batch first")
+            raise RuntimeError(_EMPTY)
         difference, mean, square = self.sums / self.positions
-        return difference, square - mean.square()
+        variance = square - mean.square()
+        # What is left of a constant channel is rounding.
+        return difference, variance.where(variance > 1e-12 * square, 0.0)

@@ -25,7 +25,8 @@ from study.config import (
     TrainGeneratorConfig,
 )
 from study.data import shapes
-from study.evaluation.networks import InDomainNetwork, PerceptualDistance, build_network
+from study.evaluation.networks.in_domain import InDomainNetwork, build_network
+from study.evaluation.networks.perceptual import PerceptualDistance
 
 ARCHITECTURES = {
     Family.kl: {
@@ -138,6 +139,10 @@ def make_arm() -> Callable[..., ArmConfig]:
         interpolation=Interpolation.bilinear,
         antialias=False,
         reduction=Reduction.sum,
+        explicit_weight=0.0,
+        explicit_stop_gradient=False,
+        downscaled_weight=0.0,
+        after_quantisation=False,
     )
     return lambda **changes: replace(released, **changes)
 
@@ -149,6 +154,7 @@ def make_training() -> Callable[..., AutoencoderTrainingConfig]:
         steps=3,
         batch_size=4,
         learning_rate=1e-3,
+        lpips=None,
         perceptual_weight=0.5,
         kl_weight=1e-3,
         commitment_weight=0.25,
@@ -156,6 +162,10 @@ def make_training() -> Callable[..., AutoencoderTrainingConfig]:
         adversarial_start=0,
         discriminator_width=4,
         codebook_start=0,
+        transformed_quantisation_loss=False,
+        separate_draws=False,
+        monitor_images=4,
+        monitor_points=1,
     )
     return lambda **changes: replace(base, **changes)
 

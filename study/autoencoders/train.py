@@ -1,8 +1,4 @@
-"""One loop for pre-training and fine-tuning autoencoders; equivariance on or off is the arm.
-
-A step is one of three branches, drawn per batch: equivariant (reconstruct tau x from tau E(x)
-[EQ-VAE 2502.09509v3, Eq. 5]), low-resolution identity (reconstruct a down-scaled x), identity.
-"""
+"""One loop for pre-training and fine-tuning autoencoders; equivariance on or off is the arm."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -17,14 +13,14 @@ from study.autoencoders.losses import (
     PatchDiscriminator,
     adaptive_weight,
     hinge_discriminator_loss,
-    reconstruction_weight,
 )
 from study.autoencoders.models import Autoencoder
-from study.config import ArmConfig, AutoencoderTrainingConfig, Reduction, Trainable
+from study.autoencoders.monitor import Views
+from study.autoencoders.objective import Forward, Recipe, draw_branch, forward, loss
+from study.config import ArmConfig, AutoencoderTrainingConfig, Trainable
 from study.config.seeds import derive
 from study.data.store import to_float
-from study.equivariance import Transform, draw_low_resolution, draw_transform, scale_sides
-from study.evaluation.networks import PerceptualDistance
+from study.equivariance import scale_sides
 
 Log = Callable[[int, dict[str, float]], None]
 ADAM_BETAS = (0.5, 0.9)
@@ -32,76 +28,11 @@ ADAM_BETAS = (0.5, 0.9)
 
 
 @dataclass(slots=True)
-class Draw:
-    """What the batch's branch does; at most one of the two is set."""
+class Work:
+    """Mean area encoded and decoded per training image, in areas of the full image."""
 
-    equivariant: Transform | None = None
-    low_resolution: Transform | None = None
-
-
-def draw_branch(arm: ArmConfig | None, side: int, generator: torch.Generator) -> Draw:
-    """Draw the branch of one batch, and its transform.
-
-    Args:
-        arm: probabilities; None: always identity (pre-training).
-        side: latent side at full resolution.
-        generator: CPU generator of this step.
-    """
-    if arm is None:
-        return Draw()
-    u = float(torch.rand((), generator=generator))
-    if u < arm.equivariance_probability:
-        return Draw(equivariant=draw_transform(side, arm, generator))
-    if u < arm.equivariance_probability + arm.low_resolution_probability:
-        return Draw(low_resolution=draw_low_resolution(side, arm, generator))
-    return Draw()
-
-
-@dataclass(slots=True)
-class Forward:
-    """One forward pass: what is compared with what, and the terms on the untransformed code."""
-
-    target: Tensor
-    reconstruction: Tensor
-    kl: Tensor
-    codebook: Tensor
-    commitment: Tensor
-
-
-def forward(
-    autoencoder: Autoencoder, images: Tensor, draw: Draw, noise: Tensor | None, quantise: bool
-) -> Forward:
-    """Encode, transform, decode [EQ-VAE, Eq. 5]; tau acts before quantisation (Sec. 3.3).
-
-    Args:
-        autoencoder: model being trained.
-        images: B 3 H W in [-1, 1].
-        draw: branch of the batch.
-        noise: posterior noise, B c h w of full resolution, or None for the mean.
-        quantise: family vq: False while the codebook does not exist yet.
-    """
-    if draw.low_resolution is not None:
-        images = draw.low_resolution.on_images(images, autoencoder.factor)
-    posterior = autoencoder.encode(images)
-    if noise is not None:
-        noise = noise[..., : posterior.mean.shape[-2], : posterior.mean.shape[-1]]
-    latents = posterior.sample(noise)
-    target, zero = images, latents.new_zeros(())
-    moved = latents
-    if draw.equivariant is not None:
-        target = draw.equivariant.on_images(images, autoencoder.factor)
-        moved = draw.equivariant.on_latents(latents)
-    codebook = commitment = zero
-    if autoencoder.discrete and quantise:
-        plain = autoencoder.quantise(latents)
-        codebook, commitment = plain.codebook_loss, plain.commitment_loss
-        used = plain if draw.equivariant is None else autoencoder.quantise(moved)
-        reconstruction = autoencoder.decode_embeddings(used.embeddings)
-    elif autoencoder.discrete:
-        reconstruction = autoencoder.decode_embeddings(moved)
-    else:
-        reconstruction = autoencoder.decode(moved)
-    return Forward(target, reconstruction, posterior.kl().mean(), codebook, commitment)
+    encoded: float
+    decoded: float
 
 
 def train_autoencoder(
@@ -109,21 +40,22 @@ def train_autoencoder(
     images: np.ndarray,
     config: AutoencoderTrainingConfig,
     arm: ArmConfig | None,
-    perceptual: PerceptualDistance,
+    views: Views,
     seed: int,
     log: Log,
     steps: Callable[[range], Iterable[int]] = iter,
-) -> None:
-    """Train in place.
+) -> Work:
+    """Train in place; says how much was encoded and decoded.
 
     Args:
         autoencoder: starts from its weights; left in eval mode.
         images: uint8 training images, N 3 H W.
         config: optimisation and loss weights.
         arm: transforms; None: none (pre-training).
-        perceptual: frozen in-domain distance.
+        views: perceptual distance and held-out measurements.
         seed: data order, branches and noise; the same numbers for every arm.
-        log: called with step and mean loss terms since the last call.
+        log: called with step and mean loss terms since the last call, at `monitor_points` steps
+            with the held-out measurements too, and before the first step with these alone.
         steps: wraps the step range for progress.
 
     Raises:
@@ -132,49 +64,61 @@ def train_autoencoder(
     device = next(autoencoder.parameters()).device
     side = images.shape[-1] // autoencoder.factor
     trained = _trainable(autoencoder, arm)
-    optimiser = torch.optim.Adam(trained, config.learning_rate, betas=ADAM_BETAS)
+    fused = device.type == "cuda"
+    optimiser = torch.optim.Adam(trained, config.learning_rate, betas=ADAM_BETAS, fused=fused)
     critic = _Critic(config, images.shape[-1], autoencoder.factor, seed, device)
-    reduction = arm.reduction if arm else Reduction.sum
-    meter = _Meter(log, every=max(1, config.steps // 100))
+    recipe = Recipe(arm, config.transformed_quantisation_loss)
+    points = monitor_steps(config) if views.monitor else set()
+    meter = _Meter(max(1, config.steps // 100))
+    areas = np.zeros(2)
+    if views.monitor:
+        log(0, views.monitor(autoencoder))
     autoencoder.train()
     for step in steps(range(config.steps)):
         rate = 0.5 * config.learning_rate * (1 + math.cos(math.pi * step / config.steps))
-        batch = _batch(images, config.batch_size, step, seed).to(device)
-        numbers = torch.Generator().manual_seed(derive(seed, "autoencoder", "branch", step))
-        draw = draw_branch(arm, side, numbers)
-        # Of its own generator: how much a branch draws must not shift an arm's noise.
-        numbers = torch.Generator().manual_seed(derive(seed, "autoencoder", "noise", step))
+        batch = to_float(_batch(images, config.batch_size, step, seed).to(device))
+        draw = draw_branch(arm, side, _generator(seed, "branch", step))
+        areas += draw.areas(side)
         shape = (len(batch), autoencoder.channels, side, side)
-        noise = torch.randn(shape, generator=numbers).to(device)
+        # Of its own generator: how much a branch draws must not shift an arm's noise.
+        noise = torch.randn(shape, generator=_generator(seed, "noise", step)).to(device)
         if autoencoder.discrete and 0 < config.codebook_start == step:
             _draw_codebook(autoencoder, images, seed)
         quantise = step >= config.codebook_start
 
-        result = forward(autoencoder, batch, draw, noise, quantise)
-        weight = reconstruction_weight(result.target, batch, reduction)
-        pixel = (result.target - result.reconstruction).abs().mean()
-        distance = perceptual(result.target, result.reconstruction).mean()
-        reconstruction = weight * (pixel + config.perceptual_weight * distance)
-        loss = reconstruction + config.kl_weight * result.kl / batch[0].numel()
-        loss = loss + result.codebook + config.commitment_weight * result.commitment
-        adversarial = critic.generator_term(autoencoder, result, reconstruction, step)
-        loss = loss + adversarial
+        result = forward(autoencoder, batch, draw, noise, recipe, quantise)
+        losses = loss(result, batch, views.perceptual, config, recipe)
+        adversarial = critic.generator_term(autoencoder, result, losses.reconstruction, step)
 
         _set_rate(optimiser, rate)
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        (losses.total + adversarial).backward()
         optimiser.step()
+        if config.separate_draws and critic.acts(step):
+            with torch.no_grad():
+                draw = draw_branch(arm, side, _generator(seed, "critic branch", step))
+                result = forward(autoencoder, batch, draw, noise, recipe, quantise)
         judged = critic.update(result, rate, step)
-        terms = {
-            "pixel": pixel,
-            "perceptual": distance,
-            "kl": result.kl,
-            "codebook": result.codebook,
-            "adversarial": adversarial,
-            "discriminator": judged,
-        }
-        meter.add(step, terms, last=step == config.steps - 1)
+        meter.add({**losses.terms, "adversarial": adversarial, "discriminator": judged})
+        if step + 1 in points or meter.full or step + 1 == config.steps:
+            means = meter.means(step)
+            if step + 1 in points and views.monitor:
+                means |= views.monitor(autoencoder.eval())
+                autoencoder.train()
+            log(step + 1, means)
     autoencoder.eval().requires_grad_(True)
+    encoded, decoded = areas / config.steps
+    return Work(float(encoded), float(decoded))
+
+
+def monitor_steps(config: AutoencoderTrainingConfig) -> set[int]:
+    """Steps after which held-out images are measured; the last is among them."""
+    count = config.monitor_points
+    return {round(config.steps * point / count) for point in range(1, count + 1)} - {0}
+
+
+def _generator(seed: int, purpose: str, step: int) -> torch.Generator:
+    return torch.Generator().manual_seed(derive(seed, "autoencoder", purpose, step))
 
 
 class _Critic:
@@ -201,11 +145,15 @@ class _Critic:
                 self.network.parameters(), config.learning_rate, betas=ADAM_BETAS
             )
 
+    def acts(self, step: int) -> bool:
+        """Whether there is a discriminator, and its step has come."""
+        return bool(self.weight) and step >= self.start
+
     def generator_term(
         self, autoencoder: Autoencoder, result: Forward, reconstruction: Tensor, step: int
     ) -> Tensor:
         """Weighted -E[D(reconstruction)] with the adaptive weight."""
-        if not self.weight or step < self.start:
+        if not self.acts(step):
             return torch.zeros((), device=self.device)
         self.network.requires_grad_(False)
         term = -self.network(result.reconstruction).mean()
@@ -213,8 +161,8 @@ class _Critic:
         return self.weight * ratio * term
 
     def update(self, result: Forward, rate: float, step: int) -> Tensor:
-        """One hinge step on (tau x, reconstruction), the pair the autoencoder was judged on."""
-        if not self.weight or step < self.start:
+        """One hinge step on (tau x, reconstruction)."""
+        if not self.acts(step):
             return torch.zeros((), device=self.device)
         self.network.requires_grad_(True)
         real = self.network(result.target.detach())
@@ -228,26 +176,36 @@ class _Critic:
 
 
 class _Meter:
-    """Means of loss terms between log points; refuses terms that are not finite."""
+    """Means of loss terms between log points."""
 
-    def __init__(self, log: Log, every: int) -> None:
-        self.log, self.every = log, every
+    def __init__(self, every: int) -> None:
+        self.every = every
         self.sums: dict[str, Tensor] = {}
         self.count = 0
 
-    def add(self, step: int, terms: dict[str, Tensor], last: bool) -> None:
-        """Add one step's terms; log at the end of an interval."""
+    def add(self, terms: dict[str, Tensor]) -> None:
+        """Add one step's terms."""
         for name, value in terms.items():
             self.sums[name] = self.sums.get(name, 0) + value.detach()
         self.count += 1
-        if self.count < self.every and not last:
-            return
+
+    @property
+    def full(self) -> bool:
+        """Whether an interval is complete."""
+        return self.count == self.every
+
+    def means(self, step: int) -> dict[str, float]:
+        """Means since the last call.
+
+        Raises:
+            RuntimeError: a term is not finite.
+        """
         means = {name: float(total) / self.count for name, total in self.sums.items()}
         for name, value in means.items():
             if not math.isfinite(value):
                 raise RuntimeError(f"step {step}: loss term {name} = {value}: must be finite")
-        self.log(step + 1, means)
         self.sums, self.count = {}, 0
+        return means
 
 
 def _trainable(autoencoder: Autoencoder, arm: ArmConfig | None) -> list[nn.Parameter]:
@@ -259,13 +217,13 @@ def _trainable(autoencoder: Autoencoder, arm: ArmConfig | None) -> list[nn.Param
 
 
 def _batch(images: np.ndarray, size: int, step: int, seed: int) -> Tensor:
-    """Images of one step: every image once per epoch, in an order of the seed alone."""
+    """uint8 images of one step: every image once per epoch, in an order of the seed alone."""
     first = step * size
     indices = []
     for position in range(first, first + size):
         epoch, offset = divmod(position, len(images))
         indices.append(_order(len(images), epoch, seed)[offset])
-    return to_float(torch.from_numpy(images[np.sort(indices)]))
+    return torch.from_numpy(images[np.sort(indices)])
 
 
 @lru_cache(maxsize=2)

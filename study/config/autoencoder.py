@@ -89,9 +89,19 @@ class ArmConfig(Checked):
     interpolation: Interpolation
     antialias: bool
     reduction: Reduction
+    explicit_weight: float
+    """Weight of the mean of (tau E(x) - E(tau x))^2 beside the plain losses (paper Eq. 4)."""
+    explicit_stop_gradient: bool
+    """Take E(tau x) as a constant in that term."""
+    downscaled_weight: float
+    """Weight of reconstructing a down-scaled image from down-scaled latents, beside the plain
+    reconstruction (Skorokhodov et al., 2502.14831)."""
+    after_quantisation: bool
+    """Family vq: tau acts on codebook entries, which are decoded as they come out."""
 
     def __post_init__(self) -> None:
         self._within(0, 1, "equivariance_probability", "low_resolution_probability")
+        self._at_least(0, "explicit_weight", "downscaled_weight")
         total = self.equivariance_probability + self.low_resolution_probability
         self._rule("low_resolution_probability", total <= 1, "at most 1 - equivariance_probability")
         moves = self.rotation or self.scale is not ScaleMode.none
@@ -99,6 +109,16 @@ class ArmConfig(Checked):
             "equivariance_probability",
             moves or self.equivariance_probability == 0,
             "0 where neither scale nor rotation is on",
+        )
+        self._rule(
+            "explicit_weight",
+            moves or self.explicit_weight == 0,
+            "0 where neither scale nor rotation is on",
+        )
+        self._rule(
+            "explicit_stop_gradient",
+            self.explicit_weight > 0 or not self.explicit_stop_gradient,
+            "false where explicit_weight is 0",
         )
 
 
@@ -110,8 +130,10 @@ class AutoencoderTrainingConfig(Checked):
     batch_size: int
     learning_rate: float
     """Peak; cosine decay to zero."""
+    lpips: str | None
+    """File of torchvision's VGG16 weights for LPIPS; null: the in-domain perceptual network."""
     perceptual_weight: float
-    """Weight of the in-domain perceptual distance beside L1."""
+    """Weight of the perceptual distance beside L1."""
     kl_weight: float
     """Weight of the KL term, summed over latent dimensions (released code: 1e-6)."""
     commitment_weight: float
@@ -124,9 +146,18 @@ class AutoencoderTrainingConfig(Checked):
     """Channels of the discriminator's first layer (released code: 64)."""
     codebook_start: int
     """VQ: steps without quantisation, after which the codebook is drawn from the features."""
+    transformed_quantisation_loss: bool
+    """VQ: codebook and commitment terms on the transformed code too (mean of both)."""
+    separate_draws: bool
+    """The discriminator's step draws its own branch and transform (released code)."""
+    monitor_images: int
+    """Held-out images, from the first, whose reconstruction and equivariance are followed."""
+    monitor_points: int
+    """How often, evenly over the steps."""
 
     def __post_init__(self) -> None:
-        self._at_least(1, "steps", "batch_size", "discriminator_width")
+        self._at_least(1, "steps", "batch_size", "discriminator_width", "monitor_points")
+        self._at_least(2, "monitor_images")
         self._above(0, "learning_rate")
         self._at_least(
             0,

@@ -16,6 +16,7 @@ class Cell:
     profile: str
     data: str | None = None
     role: str | None = None
+    network: str | None = None
     autoencoder: str | None = None
     arm: str | None = None
     seed: int | None = None

@@ -62,6 +62,9 @@ class EvaluationConfig(Checked):
     extractor: Extractor
     weights: str | None
     """inception: file of torch-fidelity's Inception weights."""
+    lpips: str | None
+    """File of torchvision's VGG16 weights below weights/, for LPIPS; null: perceptual distance in
+    the in-domain extractor."""
     kid_subset_size: int
     bootstrap_samples: int
     """Resamples for the standard error of a distance over samples."""
@@ -93,11 +96,21 @@ class EvaluateAutoencoderConfig(Checked):
     batch_size: int
     scales: list[float]
     """Scales of the equivariance error (paper App. C.3: 0.25, 0.5, 0.75)."""
+    intrinsic_dimension_images: list[int]
+    """Numbers of images, from the first, whose latents' intrinsic dimension is estimated."""
 
     def __post_init__(self) -> None:
         self._at_least(2, "num_images")
         self._at_least(1, "batch_size")
+        for name in ("scales", "intrinsic_dimension_images"):
+            values = getattr(self, name)
+            self._rule(name, len(set(values)) == len(values), "a list without repetitions")
         self._rule("scales", all(0 < s < 1 for s in self.scales), "a list of numbers in (0, 1)")
+        self._rule(
+            "intrinsic_dimension_images",
+            all(10 <= n <= self.num_images for n in self.intrinsic_dimension_images),
+            f"a list of whole numbers from 10 to num_images {self.num_images}",
+        )
 
 
 @dataclass(kw_only=True, slots=True)

@@ -15,9 +15,6 @@ from study.config.stages import StageConfig
 Config = TypeVar("Config", bound=StageConfig)
 Group = TypeVar("Group")
 
-# The group whose choice has another name in the cell.
-_CHOICE = {"network": "role"}
-
 
 def load(schema: type[Config], cell: Cell) -> Config:
     """Compose and check the configuration of one stage instance.
@@ -95,10 +92,9 @@ def plain(config: Any) -> Any:
 
 
 def _choice(cell: Cell, group: str) -> str:
-    key = _CHOICE.get(group, group)
-    value = getattr(cell, key)
+    value = getattr(cell, group)
     if value is None:
-        raise ConfigError(f"{key}: missing; give {key}=NAME")
+        raise ConfigError(f"{group}: missing; give {group}=NAME")
     return str(value)
 
 

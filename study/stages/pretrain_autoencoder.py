@@ -6,32 +6,37 @@ import torch
 
 from study import paths
 from study.autoencoders.models import create_autoencoder
+from study.autoencoders.monitor import Views
 from study.autoencoders.train import train_autoencoder
-from study.command import device, stage
+from study.command import device, place, stage
 from study.config.seeds import derive
 from study.config.stages import PretrainAutoencoder
 from study.data.store import PixelStore
-from study.evaluation.networks import PerceptualDistance, load_network
 from study.progress import track
 from study.tracking import Run
 
 
 def main(config: PretrainAutoencoder, run: Run) -> None:
     """Train without transforms and save in diffusers format."""
-    seed = config.cell.seed or 0
+    cell, training = config.cell, config.pretrain_autoencoder
+    seed = cell.seed or 0
     torch.manual_seed(derive(seed, "autoencoder", "weights"))
-    autoencoder = create_autoencoder(config.autoencoder).to(device())
+    autoencoder = place(create_autoencoder(config.autoencoder))
     run.family = autoencoder.family.value
+    store = PixelStore(paths.store(cell))
+    network = paths.network(cell, "perceptual")
+    views = Views.load(training, network, store.images("validation"), device())
     train_autoencoder(
         autoencoder,
-        PixelStore(paths.store(config.cell)).images("train"),
-        config.pretrain_autoencoder,
+        store.images("train"),
+        training,
         None,
-        PerceptualDistance(load_network(paths.network(config.cell, "perceptual"), device())),
+        views,
         derive(seed, "pretrain"),
         run.log,
-        partial(track, total=config.pretrain_autoencoder.steps, description="autoencoder"),
+        partial(track, total=training.steps, description="autoencoder"),
     )
+    run.protocol = {"perceptual distance": views.name}
     autoencoder.save(run.output())
 
 

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from study.autoencoders.models import Autoencoder
+from study.autoencoders.monitor import Views
 from study.autoencoders.train import train_autoencoder
 from study.config import ArmConfig, AutoencoderTrainingConfig, Family, ScaleMode
-from study.evaluation.networks import PerceptualDistance
+from study.evaluation.networks.perceptual import PerceptualDistance
 
 
 class Trained(NamedTuple):
@@ -44,7 +45,7 @@ def trained(
             images,
             config,
             arm,
-            perceptual,
+            Views(perceptual),
             seed,
             lambda step, values: log.append({"step": step, **values}),
         )

@@ -8,11 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from study.autoencoders.models import Autoencoder
-from study.autoencoders.train import Draw, Forward, _Critic, _trainable, forward, train_autoencoder
+from study.autoencoders.monitor import Views
+from study.autoencoders.objective import Draw, Forward, Recipe, forward
+from study.autoencoders.train import _Critic, _trainable, train_autoencoder
 from study.config import ArmConfig, AutoencoderTrainingConfig, Interpolation, Trainable
 from study.data.store import to_float
 from study.equivariance import Transform
-from study.evaluation.networks import PerceptualDistance
+from study.evaluation.networks.perceptual import PerceptualDistance
 
 TURN = Transform(4, 4, 1, Interpolation.bilinear, antialias=False)
 
@@ -23,7 +25,7 @@ def x(images: np.ndarray) -> Tensor:
 
 
 def step(autoencoder: Autoencoder, x: Tensor) -> Forward:
-    return forward(autoencoder, x, Draw(equivariant=TURN), torch.randn(4, 4, 8, 8), quantise=True)
+    return forward(autoencoder, x, Draw(equivariant=TURN), torch.randn(4, 4, 8, 8), Recipe(None))
 
 
 def reached(network: nn.Module) -> set[str]:
@@ -123,7 +125,7 @@ def test_decoder_training_leaves_the_latents_alone(
     frozen = [p for module in autoencoder.encoder_modules() for p in module.parameters()]
     before = [p.clone() for p in frozen]
     arm = make_arm(trainable=Trainable.decoder)
-    train_autoencoder(autoencoder, images, make_training(), arm, perceptual, 0, silent)
+    train_autoencoder(autoencoder, images, make_training(), arm, Views(perceptual), 0, silent)
     assert all(torch.equal(p, q) for p, q in zip(before, frozen, strict=True))
     assert torch.equal(autoencoder.encode(x).mean, latents)
     assert not torch.equal(autoencoder.decode(latents), decoded)
@@ -140,7 +142,9 @@ def test_every_parameter_is_trained(
 ) -> None:
     before = {name: p.clone() for name, p in autoencoder.named_parameters()}
     arm = make_arm(trainable=trainable) if trainable else None
-    train_autoencoder(autoencoder, images, make_training(steps=5), arm, perceptual, 0, silent)
+    train_autoencoder(
+        autoencoder, images, make_training(steps=5), arm, Views(perceptual), 0, silent
+    )
     after = dict(autoencoder.named_parameters())
     assert [name for name in before if torch.equal(before[name], after[name])] == []
 
@@ -152,7 +156,7 @@ def test_the_perceptual_network_does_not_change(
     make_training: Callable[..., AutoencoderTrainingConfig],
 ) -> None:
     before = {name: value.clone() for name, value in perceptual.state_dict().items()}
-    train_autoencoder(kl, images, make_training(), None, perceptual, 0, silent)
+    train_autoencoder(kl, images, make_training(), None, Views(perceptual), 0, silent)
     after = perceptual.state_dict()
     assert all(torch.equal(value, after[name]) for name, value in before.items())
 
@@ -163,3 +167,91 @@ def test_decoder_training_optimises_the_decoder_alone(
     trained = {id(p) for p in _trainable(kl, make_arm(trainable=Trainable.decoder))}
     decoder = [*kl.model.decoder.parameters(), *kl.model.post_quant_conv.parameters()]
     assert trained == {id(p) for p in decoder}
+
+
+def test_the_explicit_term_reaches_the_encoder_only(kl: Autoencoder, x: Tensor) -> None:
+    result = forward(kl, x, Draw(explicit=TURN), torch.randn(4, 4, 8, 8), Recipe(None))
+    result.explicit.backward()
+    assert reached(kl) == {"model.encoder", "model.quant_conv"}
+
+
+def test_the_explicit_term_is_the_mean_squared_difference_of_means(
+    kl: Autoencoder, x: Tensor
+) -> None:
+    result = forward(kl, x, Draw(explicit=TURN), torch.randn(4, 4, 8, 8), Recipe(None))
+    expected = TURN.on_latents(kl.encode(x).mean) - kl.encode(TURN.on_images(x, 2)).mean
+    assert torch.allclose(result.explicit, expected.square().mean())
+    assert torch.equal(result.target, x)
+
+
+def test_without_gradient_the_target_of_the_explicit_term_is_a_constant(
+    kl: Autoencoder, x: Tensor, make_arm: Callable[..., ArmConfig]
+) -> None:
+    def gradient(stop: bool) -> Tensor:
+        arm = make_arm(explicit_weight=0.1, explicit_stop_gradient=stop)
+        term = forward(kl, x, Draw(explicit=TURN), None, Recipe(arm)).explicit
+        kl.zero_grad()
+        term.backward()
+        grad = kl.model.quant_conv.weight.grad
+        assert grad is not None
+        return grad.clone()
+
+    with torch.no_grad():
+        target = kl.encode(TURN.on_images(x, 2)).mean
+    kl.zero_grad()
+    (TURN.on_latents(kl.encode(x).mean) - target).square().mean().backward()
+    by_hand = kl.model.quant_conv.weight.grad
+    assert by_hand is not None
+    by_hand = by_hand.clone()
+    assert torch.allclose(gradient(True), by_hand)
+    assert not torch.allclose(gradient(False), by_hand)
+
+
+def test_the_down_scaled_term_compares_smaller_images(kl: Autoencoder, x: Tensor) -> None:
+    small = Transform(4, 4, 0, Interpolation.bilinear, antialias=False)
+    noise = torch.randn(4, 4, 8, 8)
+    result = forward(kl, x, Draw(downscaled=small), noise, Recipe(None))
+    assert result.downscaled is not None
+    target, reconstruction = result.downscaled
+    latents = small.on_latents(kl.encode(x).sample(noise))
+    assert torch.equal(target, small.on_images(x, 2))
+    assert torch.equal(reconstruction, kl.decode(latents))
+    (target - reconstruction).abs().mean().backward()
+    assert {"model.encoder", "model.decoder"} <= reached(kl)
+
+
+def test_after_quantisation_codebook_entries_move(
+    vq: Autoencoder, x: Tensor, make_arm: Callable[..., ArmConfig]
+) -> None:
+    small = Transform(5, 5, 1, Interpolation.bilinear, antialias=False)
+    recipe = Recipe(make_arm(after_quantisation=True))
+    result = forward(vq, x, Draw(equivariant=small), None, recipe)
+    embeddings = vq.quantise(vq.encode(x).mean).embeddings
+    expected = vq.decode_embeddings(small.on_latents(embeddings))
+    assert torch.equal(result.reconstruction, expected)
+    before = forward(vq, x, Draw(equivariant=small), None, Recipe(None)).reconstruction
+    assert not torch.allclose(before, expected)
+    (result.target - result.reconstruction).abs().mean().backward()
+    assert {"model.encoder", "model.quant_conv"} <= reached(vq)
+
+
+def test_quantisation_terms_on_both_codes_are_their_mean(vq: Autoencoder, x: Tensor) -> None:
+    result = forward(vq, x, Draw(equivariant=TURN), None, Recipe(None, True))
+    features = vq.encode(x).mean
+    codes = vq.quantise(features), vq.quantise(TURN.on_latents(features))
+    codebook, commitment = ([c.codebook_loss for c in codes], [c.commitment_loss for c in codes])
+    assert torch.allclose(result.codebook, torch.stack(codebook).mean())
+    assert torch.allclose(result.commitment, torch.stack(commitment).mean())
+
+
+def test_nothing_remains_elsewhere_after_a_step(
+    kl: Autoencoder,
+    images: np.ndarray,
+    perceptual: PerceptualDistance,
+    make_arm: Callable[..., ArmConfig],
+    make_training: Callable[..., AutoencoderTrainingConfig],
+) -> None:
+    arm = make_arm(trainable=Trainable.decoder, explicit_weight=0.1, downscaled_weight=0.25)
+    train_autoencoder(kl, images, make_training(), arm, Views(perceptual), 0, silent)
+    encoder = [p for module in kl.encoder_modules() for p in module.parameters()]
+    assert all(p.grad is None for p in (*encoder, *perceptual.parameters()))

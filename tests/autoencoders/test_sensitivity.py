@@ -34,6 +34,8 @@ Train = Callable[..., Any]
         (Family.kl, {"discriminator_width": 8}),
         (Family.vq, {"commitment_weight": 0.5}),
         (Family.vq, {"codebook_start": 1}),
+        (Family.vq, {"transformed_quantisation_loss": True}),
+        (Family.kl, {"separate_draws": True}),
     ],
 )
 def test_every_training_parameter_matters(
@@ -60,6 +62,9 @@ def test_every_training_parameter_matters(
         {"interpolation": Interpolation.bicubic},
         {"antialias": True},
         {"reduction": Reduction.mean},
+        {"explicit_weight": 0.1},
+        {"downscaled_weight": 0.25},
+        {"after_quantisation": True},
     ],
 )
 def test_every_key_of_an_arm_matters(
@@ -67,5 +72,16 @@ def test_every_key_of_an_arm_matters(
 ) -> None:
     # Half the steps are equivariant, half of low resolution, so that no key is idle.
     half = {"equivariance_probability": 0.5, "low_resolution_probability": 0.5}
-    base = trained(make_training(), make_arm(**half))
-    assert not base.same_weights(trained(make_training(), make_arm(**{**half, **changes})))
+    family = Family.vq if "after_quantisation" in changes else Family.kl
+    base = trained(make_training(), make_arm(**half), family)
+    assert not base.same_weights(trained(make_training(), make_arm(**{**half, **changes}), family))
+
+
+def test_stopping_the_explicit_gradient_matters(
+    trained: Train, make_training: MakeTraining, make_arm: MakeArm
+) -> None:
+    base, stopped = (
+        trained(make_training(), make_arm(explicit_weight=1.0, explicit_stop_gradient=stop))
+        for stop in (False, True)
+    )
+    assert not base.same_weights(stopped)

@@ -170,7 +170,7 @@ def test_bad_prepare_data_is_refused() -> None:
 
 
 def test_bad_network_is_refused() -> None:
-    config = load_group(NetworkConfig, "network", "extractor")
+    config = load_group(NetworkConfig, "network", "extractor_small")
     rejects(config, "architecture = 'x': must be one of residual", architecture="x")
     rejects(config, "widths = []: must be a list of at least 4", widths=[])
     rejects(config, "widths = [2]: must be a list of at least 4", widths=[2])
@@ -182,9 +182,15 @@ def test_bad_measurements_are_refused() -> None:
     config = load_group(EvaluationConfig, "evaluation", "inception")
     rejects(config, "weights = None: must be a file for extractor inception", weights=None)
     rejects(config, "kid_subset_size = 1: must be at least 2", kid_subset_size=1)
-    autoencoder = EvaluateAutoencoderConfig(num_images=2, batch_size=1, scales=[0.5])
+    autoencoder = EvaluateAutoencoderConfig(
+        num_images=20, batch_size=1, scales=[0.5], intrinsic_dimension_images=[10, 20]
+    )
     rejects(autoencoder, "scales = [1.0]: must be a list of numbers in (0, 1)", scales=[1.0])
+    rejects(autoencoder, "scales = [0.5, 0.5]: must be a list without rep", scales=[0.5, 0.5])
     rejects(autoencoder, "num_images = 1: must be at least 2", num_images=1)
+    for counts in ([9], [10, 21]):
+        given = f"intrinsic_dimension_images = {counts}: must be a list of whole numbers from 10"
+        rejects(autoencoder, f"{given} to num_images 20", intrinsic_dimension_images=counts)
     generator = EvaluateGeneratorConfig(
         num_samples=8, num_steps=1, num_token_steps=1, micro_batch_size=1, grid_images=4
     )

@@ -19,6 +19,7 @@ from study.config import (
     GeneratorConfig,
     NetworkConfig,
     REPAConfig,
+    Role,
     SamplerConfig,
     SiTConfig,
     choices,
@@ -59,9 +60,18 @@ def test_every_choice_composes_and_says_all_it_holds(group: str, name: str, para
     assert plain(config) == written
 
 
-@pytest.mark.parametrize("role", choices("network"))
-def test_a_network_is_named_by_its_role(role: str) -> None:
-    assert load_group(NetworkConfig, "network", role).role.value == role
+@pytest.mark.parametrize("name", choices("network"))
+def test_a_network_is_named_by_its_role_and_size(name: str) -> None:
+    role, _, size = name.partition("_")
+    assert load_group(NetworkConfig, "network", name).role.value == role
+    assert {f"{each.value}_{size}" for each in Role} <= set(choices("network"))
+
+
+@pytest.mark.parametrize("size", {name.partition("_")[2] for name in choices("network")})
+def test_networks_of_a_size_share_neither_architecture_nor_seed(size: str) -> None:
+    configs = [load_group(NetworkConfig, "network", f"{role.value}_{size}") for role in Role]
+    assert len({config.architecture for config in configs}) == len(configs)
+    assert len({config.seed for config in configs}) == len(configs)
 
 
 def test_a_stage_has_its_groups_and_its_section() -> None:
@@ -127,9 +137,9 @@ def test_a_wrong_choice_of_an_enum_is_named(params: Path, edit: Edit) -> None:
 
 
 def test_a_wrong_element_of_a_list_is_named(params: Path, edit: Edit) -> None:
-    edit(params / "network" / "target.yaml", "widths", value=[8, "wide"])
-    text = message_of(TrainNetwork, Cell(profile="smoke", data="shapes", role="target"))
-    assert text.startswith("params/network/target.yaml: widths")
+    edit(params / "network" / "target_small.yaml", "widths", value=[8, "wide"])
+    text = message_of(TrainNetwork, Cell(profile="smoke", data="shapes", network="target_small"))
+    assert text.startswith("params/network/target_small.yaml: widths")
     assert "wide" in text
 
 
@@ -188,7 +198,7 @@ def test_an_unknown_choice_is_named() -> None:
 
 def test_a_missing_choice_is_named_as_the_command_wants_it() -> None:
     text = message_of(TrainNetwork, Cell(profile="smoke", data="shapes"))
-    assert text == "role: missing; give role=NAME"
+    assert text == "network: missing; give network=NAME"
 
 
 @pytest.mark.parametrize(
