@@ -31,7 +31,7 @@ from study.data.sources import digest_source
 
 Grid = dict[str, Any]
 
-_KEYS = {"data", "evaluation", "seeds", "autoencoders", "generators"}
+_KEYS = {"data", "networks", "evaluation", "seeds", "autoencoders", "generators"}
 _GENERATOR_KEYS = {"generator", "autoencoder", "arms", "backbone", "sampler", "scaling"}
 """What an entry of `generators` holds."""
 
@@ -72,6 +72,8 @@ def _check_shape(grid: Grid, file: str) -> None:
 
     name("data", "data", grid["data"])
     name("evaluation", "evaluation", grid["evaluation"])
+    for role in _roles(grid) if isinstance(grid["generators"], list) else ():
+        name("network", "networks", _network(role, grid))
     seeds = grid["seeds"]
     whole = isinstance(seeds, list) and all(type(s) is int and s >= 0 for s in seeds)
     require(whole and bool(seeds), "seeds", seeds, "a list of whole numbers from 0")
@@ -141,8 +143,8 @@ def expand(profile: str, grid: Grid) -> Grid:
 
     add("check_study", base)
     add("prepare_data", data, source=_source("data", grid["data"], base))
-    for role in Role:
-        add("train_network", made(data, role=role.value))
+    for role in _roles(grid):
+        add("train_network", made(data, role=role.value, network=_network(role, grid)))
     add("reference_statistics", made(data, evaluation=grid["evaluation"]))
     for seed in grid["seeds"]:
         for autoencoder, arms in grid["autoencoders"].items():
@@ -185,6 +187,18 @@ def expand(profile: str, grid: Grid) -> Grid:
         }
         for stage, cells in stages.items()
     }
+
+
+def _roles(grid: Grid) -> list[Role]:
+    """Networks that the grid needs; what REPA aligns with only where there is REPA."""
+    repa = Objective.repa.value
+    aligned = any(isinstance(e, dict) and e.get("generator") == repa for e in grid["generators"])
+    return [role for role in Role if role is not Role.target or aligned]
+
+
+def _network(role: Role, grid: Grid) -> str:
+    """File of `params/network`: the role, in the grid's size."""
+    return f"{role.value}_{grid['networks']}"
 
 
 def _source(group: str, name: str, cell: Cell) -> str:

@@ -8,6 +8,7 @@ from study.autoencoders.weights import check_weights, downsampling_factor
 from study.config import (
     STAGES,
     AutoencoderConfig,
+    AutoencoderTrainingConfig,
     BackboneConfig,
     Cell,
     ConfigError,
@@ -31,6 +32,7 @@ from study.config.stages import (
     EvaluateGenerator,
     FinetuneAutoencoder,
     PrepareData,
+    PretrainAutoencoder,
     TrainGenerator,
     TrainNetwork,
 )
@@ -106,13 +108,16 @@ def check_instances(selected: Grid) -> None:
                     _check_generator(config)
                 case EvaluateGenerator():
                     _check_sampling(config)
-                    _check_count(config.cell, "evaluate_generator", "num_samples", config)
+                    _check_count(selected, "evaluate_generator", "num_samples", config)
                 case EvaluateAutoencoder():
-                    _check_count(config.cell, "evaluate_autoencoder", "num_images", config)
+                    _check_count(selected, "evaluate_autoencoder", "num_images", config)
+                case PretrainAutoencoder():
+                    _check_training(config, "pretrain_autoencoder", config.pretrain_autoencoder)
                 case FinetuneAutoencoder():
-                    _check_discriminator(config)
+                    _check_training(config, "finetune_autoencoder", config.finetune_autoencoder)
+                    _check_arm(config)
                 case TrainNetwork() if config.network.role.value != config.cell.role:
-                    file = f"params/network/{config.cell.role}.yaml"
+                    file = f"params/network/{config.cell.network}.yaml"
                     given = f"role = {config.network.role.value!r}"
                     raise ConfigError(f"{file}: {given}: must be {config.cell.role!r}")
 
@@ -157,13 +162,15 @@ def _check_sampling(config: EvaluateGenerator) -> None:
 
 
 def _check_count(
-    cell: Cell, section: str, field: str, config: EvaluateGenerator | EvaluateAutoencoder
+    selected: Grid, section: str, field: str, config: EvaluateGenerator | EvaluateAutoencoder
 ) -> None:
     """Images of a distance: twice the feature dimension, and not more than there are."""
+    cell = config.cell
     count = getattr(getattr(config, section), field)
     given = f"params/profile/{cell.profile}.yaml: {section}.{field} = {count}"
     in_domain = config.evaluation.extractor is Extractor.in_domain
-    features = load_group(NetworkConfig, "network", Role.extractor.value).features
+    networks = {item["role"]: item["network"] for item in selected["train_network"].values()}
+    features = load_group(NetworkConfig, "network", networks[Role.extractor.value]).features
     least = 2 * (features if in_domain else INCEPTION_FEATURES)
     if count < least and not config.evaluation.allow_few_samples:
         raise ConfigError(f"{given}: must be at least {least}, twice the feature dimension")
@@ -172,14 +179,39 @@ def _check_count(
         raise ConfigError(f"{given}: must be at most prepare_data.validation_images {there}")
 
 
-def _check_discriminator(config: FinetuneAutoencoder) -> None:
-    side = load(PrepareData, config.cell.only("data")).prepare_data.image_size
-    weight = config.finetune_autoencoder.adversarial_weight
+def _check_training(
+    config: PretrainAutoencoder | FinetuneAutoencoder,
+    section: str,
+    training: AutoencoderTrainingConfig,
+) -> None:
+    cell = config.cell
+    images = load(PrepareData, cell.only("data")).prepare_data
+    file = f"params/profile/{cell.profile}.yaml"
+    weight, side = training.adversarial_weight, images.image_size
     if weight and side < SMALLEST_SIDE_WITH_DISCRIMINATOR:
         raise ConfigError(
-            f"params/profile/{config.cell.profile}.yaml: prepare_data.image_size = {side}: must be "
-            f"at least {SMALLEST_SIDE_WITH_DISCRIMINATOR} with adversarial_weight {weight}"
+            f"{file}: prepare_data.image_size = {side}: must be at least "
+            f"{SMALLEST_SIDE_WITH_DISCRIMINATOR} with adversarial_weight {weight}"
         )
+    count, there = training.monitor_images, images.validation_images
+    if there is not None and count > there:
+        rule = f"at most prepare_data.validation_images {there}"
+        raise ConfigError(f"{file}: {section}.monitor_images = {count}: must be {rule}")
+    _require_file(f"{file}: {section}.lpips", training.lpips)
+
+
+def _check_arm(config: FinetuneAutoencoder) -> None:
+    family = config.autoencoder.family
+    if config.arm.after_quantisation and family is not Family.vq:
+        raise ConfigError(
+            f"params/arm/{config.cell.arm}.yaml: after_quantisation = True: must be false for "
+            f"family {family.value!r} of {config.cell.autoencoder}"
+        )
+
+
+def _require_file(field: str, path: str | None) -> None:
+    if path is not None and not (paths.ROOT / path).is_file():
+        raise ConfigError(f"{field} = {path!r}: no such file; put the weights there")
 
 
 def check_inputs(profile: str, grid: Grid) -> None:
@@ -203,12 +235,10 @@ def check_inputs(profile: str, grid: Grid) -> None:
                     f"params/profile/{profile}.yaml: prepare_data.image_size = {side}: must be a "
                     f"multiple of {factor * patch}: factor {factor} of {name}, patch size {patch}"
                 )
-    weights = load_group(EvaluationConfig, "evaluation", grid["evaluation"]).weights
-    if weights is not None and not (paths.ROOT / weights).is_file():
-        raise ConfigError(
-            f"params/evaluation/{grid['evaluation']}.yaml: weights = {weights!r}: no such file; "
-            f"put the extractor's weights there"
-        )
+    evaluation = load_group(EvaluationConfig, "evaluation", grid["evaluation"])
+    for field in ("weights", "lpips"):
+        file = f"params/evaluation/{grid['evaluation']}.yaml"
+        _require_file(f"{file}: {field}", getattr(evaluation, field))
     free = shutil.disk_usage(paths.ROOT).free
     if free < LEAST_FREE_BYTES:
         rule = f"at least {LEAST_FREE_BYTES / 1e9:.0f} GB"

@@ -25,6 +25,7 @@ SIT = {
 def grid() -> dict[str, Any]:
     return {
         "data": "shapes",
+        "networks": "small",
         "evaluation": "few_samples",
         "seeds": [0, 3],
         "autoencoders": {"kl_small": ["pretrained", "plain", "eq"], "taesd": ["eq"]},
@@ -183,3 +184,15 @@ def test_an_input_that_is_gone_keeps_its_manifest(grid: dict[str, Any]) -> None:
     file.write_text("kept")
     write_manifests(grid)
     assert file.read_text() == "kept"
+
+
+def test_the_target_network_is_trained_only_for_repa(grid: dict[str, Any]) -> None:
+    assert len(expand("smoke", grid)["train_network"]) == 3
+    alone = expand("smoke", {**grid, "generators": [SIT]})["train_network"]
+    assert {item["role"] for item in alone.values()} == {"extractor", "perceptual"}
+
+
+def test_networks_of_an_unknown_size_are_refused(params: Path, edit: Edit) -> None:
+    edit(params / "profile" / "smoke.yaml", "grid", "networks", value="huge")
+    with pytest.raises(ConfigError, match=f"{PROFILE}.networks = 'extractor_huge': must be one of"):
+        read_profile("smoke")

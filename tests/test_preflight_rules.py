@@ -45,13 +45,22 @@ def refused() -> str:
     [
         ("profile/laptop.yaml", "num_samples: 512", "num_samples: 100", "at least 128"),
         ("profile/laptop.yaml", "num_images: 512", "num_images: 5000", "at most"),
-        ("profile/laptop.yaml", "num_images: 512", "num_images: 64", "at least 128"),
+        (
+            "profile/laptop.yaml",
+            "num_images: 512, batch_size: 128, scales: [0.25, 0.5, 0.75], "
+            "intrinsic_dimension_images: [128, 256, 512]",
+            "num_images: 64, batch_size: 64, scales: [0.5], intrinsic_dimension_images: [64]",
+            "at least 128",
+        ),
+        ("profile/laptop.yaml", "monitor_images: 64", "monitor_images: 9999", "at most"),
+        ("profile/laptop.yaml", "lpips: null", "lpips: weights/none.pth", "no such file"),
+        ("arm/eq.yaml", "after_quantisation: false", "after_quantisation: true", "family 'kl'"),
         ("profile/laptop.yaml", "num_steps: 24", "num_steps: 1001", "at most num_timesteps 1000"),
         ("profile/laptop.yaml", "image_size: 32", "image_size: 24", "at least 32"),
         ("profile/laptop.yaml", "codebook_start: 300", "codebook_start: 9999", "less than steps"),
         ("profile/laptop.yaml", "learning_rate: 7.0e-4", "learning_rate: .inf", "finite"),
         ("backbone/Ti_2.yaml", "patch_size: 2", "patch_size: 3", "multiple of 12"),
-        ("network/target.yaml", "role: target", "role: extractor", "must be 'target'"),
+        ("network/target_small.yaml", "role: target", "role: extractor", "must be 'target'"),
     ],
 )
 def test_a_section_that_another_contradicts_is_refused(
