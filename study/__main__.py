@@ -8,6 +8,7 @@ import sys
 
 from study import paths
 from study.command import one_line_errors
+from study.commands import add_parsers
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -35,6 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     track = commands.add_parser("track", help="show a profile's finished stages in MLflow")
     track.add_argument("profile", nargs="?", help="default: the selected profile")
     track.set_defaults(run=_track)
+    add_parsers(commands)
     return parser
 
 

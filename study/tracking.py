@@ -115,19 +115,15 @@ class Run:
         row = (metric, float(value), step, images_seen, n, low, high, extractor)
         self.records.append(dict(zip(RECORD, row, strict=True)))
 
-    def picture(self, images: "np.ndarray", columns: int) -> None:
-        """Save images (uint8 N 3 H W) as one PNG, row by row."""
-        from PIL import Image
+    def picture(self, images: "np.ndarray", columns: int, name: str = "") -> None:
+        """Save images (uint8 N 3 H W) as one PNG, row by row; further ones by name."""
+        from study.data.pictures import save_sheet
 
-        count, channels, height, width = images.shape
-        rows = -(-count // columns)
-        sheet = np.full((rows * columns, channels, height, width), 255, dtype=np.uint8)
-        sheet[:count] = images
-        sheet = sheet.reshape(rows, columns, channels, height, width).transpose(0, 3, 1, 4, 2)
-        path = self.path(".png")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        picture = Image.fromarray(sheet.reshape(rows * height, columns * width, channels))
-        picture.save(path, format="PNG", optimize=True)
+        save_sheet(images, columns, self.path(f"-{name}.png" if name else ".png"))
+
+    def table(self, rows: list[dict[str, Any]], columns: list[str], name: str) -> None:
+        """Save rows as the CSV of that name."""
+        _write_rows(self.path(f"-{name}.csv"), columns, rows)
 
     def cost(self, name: str, value: float) -> None:
         """Add a time or an amount of work: a row of `costs.csv`, never a result."""
@@ -149,20 +145,10 @@ class Run:
         if self._live is not None:
             content["tracking_run"] = self._live.run_id
         if self.curve:
-            self._write_curve()
+            names = list(dict.fromkeys(key for row in self.curve for key in row))
+            _write_rows(self.path(".csv"), names, self.curve)
         write_text(self.path(".json"), json.dumps(content, indent=1) + "\n")
         self.close("FINISHED")
-
-    def _write_curve(self) -> None:
-        names = list(dict.fromkeys(key for row in self.curve for key in row))
-        path = self.path(".csv")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".csv.partial")
-        with partial.open("w", newline="") as file:
-            writer = csv.DictWriter(file, names, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(self.curve)
-        partial.replace(path)
 
 
 def sync(profile: str) -> None:
@@ -200,6 +186,16 @@ def write_text(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     partial.write_text(text)
+    partial.replace(path)
+
+
+def _write_rows(path: Path, names: list[str], rows: list[dict[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w", newline="") as file:
+        writer = csv.DictWriter(file, names, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
     partial.replace(path)
 
 

@@ -5,7 +5,9 @@ import sqlite3
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from study import mlflow_store, paths, tracking
 from study.config import Cell, ConfigError
@@ -58,6 +60,26 @@ def test_the_metrics_file_holds_what_was_recorded(tmp_path: Path):
     assert not list(tmp_path.rglob("*.partial"))
     with run.path(".csv").open() as file:
         assert [row["step"] for row in csv.DictReader(file)][-1] == "600"
+
+
+def test_pictures_and_tables_stand_beside_the_metrics_file_by_name():
+    cell = Cell(profile="named", data="shapes", autoencoder="vae", arm="eq", seed=1)
+    run = Run("evaluate_autoencoder", cell, {})
+    images = np.zeros((3, 3, 4, 4), dtype=np.uint8)
+    run.picture(images, 2)
+    run.picture(images, 3, "latents")
+    run.table([{"a": 1, "b": 0.5}], ["a", "b"], "spectra")
+    run.table([], ["a", "b"], "nothing")
+    run.finish()
+    files = {path.name: path for path in run.path(".json").parent.iterdir()}
+    instance = "named-shapes-vae-eq-1"
+    suffixes = (".json", ".png", "-latents.png", "-spectra.csv", "-nothing.csv")
+    assert set(files) == {f"{instance}{suffix}" for suffix in suffixes}
+    assert files[f"{instance}-spectra.csv"].read_text() == "a,b\n1,0.5\n"
+    assert files[f"{instance}-nothing.csv"].read_text() == "a,b\n"
+    for suffix, size in ((".png", (8, 8)), ("-latents.png", (12, 4))):
+        with Image.open(files[instance + suffix]) as picture:
+            assert picture.size == size
 
 
 def test_an_interrupted_write_leaves_the_old_file(monkeypatch: pytest.MonkeyPatch):

@@ -1,10 +1,11 @@
-"""From an encoded picture to pixels of the study's size."""
+"""From an encoded picture to pixels of the study's size, and from pixels to a picture."""
 
 import io
 import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -69,3 +70,15 @@ def _pixels(content: bytes, size: int) -> np.ndarray:
         return np.asarray(picture.crop(box))
     # Computes the box alone: the exact centre, and a strip 1 x 100,000 does not fill the memory.
     return np.asarray(picture.resize((size, size), Image.Resampling.LANCZOS, box=box))
+
+
+def save_sheet(images: np.ndarray, columns: int, path: Path) -> None:
+    """Save images (uint8 N 3 H W) as one PNG, row by row."""
+    count, channels, height, width = images.shape
+    rows = -(-count // columns)
+    sheet = np.full((rows * columns, channels, height, width), 255, dtype=np.uint8)
+    sheet[:count] = images
+    sheet = sheet.reshape(rows, columns, channels, height, width).transpose(0, 3, 1, 4, 2)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture = Image.fromarray(sheet.reshape(rows * height, columns * width, channels))
+    picture.save(path, format="PNG", optimize=True)

@@ -64,6 +64,29 @@ def write_store(
     return manifest
 
 
+def read_images(data: DataConfig, prepare: PrepareDataConfig, split: str) -> np.ndarray:
+    """Decode the first images of a split into memory, uint8 N 3 size size.
+
+    Raises:
+        ConfigError: data are missing, too few, or more than 1 % cannot be decoded.
+    """
+    images = open_source(data, prepare, split)
+    count = count_to_keep(images, prepare, split)
+    arrays: list[np.ndarray] = []
+    rejected: list[dict[str, str]] = []
+    with refuse_bombs():
+        for record in images:
+            if len(arrays) == count:
+                break
+            pixels = decode(record, size=prepare.image_size)
+            if isinstance(pixels, str):
+                rejected.append({"name": record.name, "reason": pixels})
+                _check_rejected(rejected, count, images.origin)
+            else:
+                arrays.append(pixels)
+    return np.stack(arrays)
+
+
 def _write_images(
     path: Path, images: Images, records: Iterable[Record], count: int, size: int
 ) -> tuple[np.ndarray, list[dict[str, str]]]:

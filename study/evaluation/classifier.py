@@ -10,7 +10,7 @@ from torch.nn import functional
 from study.config import TrainNetworkConfig
 from study.config.seeds import derive
 from study.data.store import to_float
-from study.evaluation.networks import InDomainNetwork
+from study.evaluation.networks.in_domain import InDomainNetwork
 
 LABEL_SMOOTHING = 0.1
 """Keeps features from collapsing onto class means, blind to differences within a class."""
@@ -51,7 +51,7 @@ def train_classifier(
     for step in steps(range(config.steps)):
         rng = np.random.default_rng(derive(seed, "network", step))
         chosen = np.sort(rng.integers(len(images), size=config.batch_size))
-        batch = _augment(to_float(torch.from_numpy(images[chosen])), rng).to(device)
+        batch = _augment(to_float(torch.from_numpy(images[chosen]).to(device)), rng)
         truth = torch.from_numpy(labels[chosen]).to(device)
         loss = functional.cross_entropy(network(batch), truth, label_smoothing=LABEL_SMOOTHING)
         optimiser.zero_grad(set_to_none=True)
@@ -68,7 +68,7 @@ def train_classifier(
 
 
 def _augment(images: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    flips = torch.from_numpy(rng.random(len(images)) < 0.5).view(-1, 1, 1, 1)
+    flips = torch.from_numpy(rng.random(len(images)) < 0.5).to(images.device).view(-1, 1, 1, 1)
     images = torch.where(flips, images.flip(-1), images)
     most = images.shape[-1] // 8
     down, right = rng.integers(-most, most + 1, size=2)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from study import paths
 from study.config import ConfigError, EvaluationConfig, Extractor
 from study.data.store import to_float
-from study.evaluation.networks import load_network
+from study.evaluation.networks.in_domain import load_network
 
 
 class FeatureExtractor:

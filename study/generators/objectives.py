@@ -1,7 +1,7 @@
 """From a generator's parameters to its objective."""
 
 from study.config import DiTConfig, GeneratorConfig, MaskGITConfig, REPAConfig
-from study.evaluation.networks import InDomainNetwork
+from study.evaluation.networks.in_domain import InDomainNetwork
 from study.generators.common import GeneratorObjective
 from study.generators.dit import DiT
 from study.generators.maskgit import MaskGIT

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from study.config import BackboneConfig, LatentSpec, REPAConfig
-from study.evaluation.networks import InDomainNetwork
+from study.evaluation.networks.in_domain import InDomainNetwork
 from study.generators.backbone import Transformer
 from study.generators.common import Batch
 from study.generators.sit import SiT

@@ -10,9 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from study.report.names import NOT_RUN, arm_rank, count, generator
+from study.report.names import NOT_IN_GRID, NOT_RUN, arm_rank, count, generator
 from study.report.table import Row
 
+Draw = Callable[[Axes, list[Row]], int]
 DPI = 150
 WIDTH = 9.0
 """Of a figure, in inches."""
@@ -51,16 +52,18 @@ def panels(rows: list[Row]) -> dict[str, list[Row]]:
 
 def draw_panels(
     content: dict[str, list[Row]],
-    draw: Callable[[Axes, list[Row]], int],
+    draw: Draw | dict[str, Draw],
     extra: Iterable[Line2D] = (),
+    x_axis: Callable[[Axes], None] | None = None,
 ) -> Figure:
-    """A figure over training steps with one panel per entry and one legend for all.
+    """A figure with one panel per entry and one legend for all.
 
     Args:
         content: rows by panel title.
         draw: draws the rows into their panel, names its vertical axis, returns the number of
-            seeds that it found.
+            seeds that it found; one for all panels, or one by title.
         extra: further entries of the legend.
+        x_axis: names and divides a panel's horizontal axis; None: training steps.
     """
     columns = 2 if len(content) <= 4 else 3
     lines = max(1, -(-len(content) // columns))
@@ -68,9 +71,12 @@ def draw_panels(
         figure = Figure(figsize=(WIDTH, 0.85 * WIDTH * lines / columns + 0.4), layout="constrained")
         places = figure.subplots(lines, columns, squeeze=False).flatten()
         for axes, (title, rows) in zip(places, content.items(), strict=False):
-            _finish(axes, title, draw(axes, rows))
+            action = draw[title] if isinstance(draw, dict) else draw
+            _finish(axes, title, action(axes, rows), x_axis or _training_steps)
         for axes in places[len(content) :]:
             axes.set_axis_off()
+        if not content:
+            figure.text(0.5, 0.5, NOT_IN_GRID, ha="center")
         arms = {row.arm for rows in content.values() for row in rows}
         handles = [_handle(arm) for arm in sorted(arms, key=arm_rank)]
         if handles:
@@ -102,14 +108,18 @@ def _only(row: Row) -> str:
     return row.choices.get("autoencoder", row.arm)
 
 
-def _finish(axes: Axes, title: str, seeds: int) -> None:
+def _finish(axes: Axes, title: str, seeds: int, x_axis: Callable[[Axes], None]) -> None:
     number = f"n = {seeds} seed{'s' if seeds > 1 else ''}" if seeds else NOT_RUN
     axes.set_title(f"{title} ({number})", fontsize=10)
+    x_axis(axes)
+    if not seeds:
+        axes.set(xticks=[], yticks=[])
+
+
+def _training_steps(axes: Axes) -> None:
     axes.set_xlabel("training step")
     axes.xaxis.set_major_locator(MaxNLocator(4, integer=True, steps=[1, 2, 2.5, 5, 10]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: count(round(value))))
-    if not seeds:
-        axes.set(xticks=[], yticks=[])
 
 
 def _handle(arm: str) -> Line2D:

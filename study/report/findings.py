@@ -39,7 +39,7 @@ def findings(grid: dict[str, Any], results: pd.DataFrame, missing: int, planned:
     generated = where(results, "stage", "evaluate_generator")
     measured = where(results, "stage", "evaluate_autoencoder")
     found = [
-        _generators(table_rows(grid, "evaluate_generator"), generated),
+        *_generators(table_rows(grid, "evaluate_generator"), generated),
         *_autoencoders(table_rows(grid, "evaluate_autoencoder"), measured),
         *_learning(table_rows(grid, "evaluate_generator"), generated),
         _seeds(grid),
@@ -62,13 +62,15 @@ def measurement(results: pd.DataFrame) -> list[str]:
     return lines
 
 
-def _generators(rows: list[Row], results: pd.DataFrame) -> str:
+def _generators(rows: list[Row], results: pd.DataFrame) -> list[str]:
+    if not rows:
+        return []
     metric = first_present(results, FRECHET)
     name = label(metric, where(results, "metric", metric)["n"])
     treated = [row for row in with_control(rows) if row.arm == TREATMENT]
     parts = [_against(row, results, metric) for row in treated]
     head = f"Generators, {name} at the last checkpoint, `{TREATMENT}` against `{CONTROL}`"
-    return f"{head}: {'; '.join(parts) or NOT_RUN}."
+    return [f"{head}: {'; '.join(parts) or NOT_RUN}."]
 
 
 def _against(row: Row, results: pd.DataFrame, metric: str) -> str:

@@ -8,6 +8,7 @@ import pandas as pd
 TREATMENT = "eq"
 CONTROL = "plain"
 NOT_RUN = "not run"
+NOT_IN_GRID = "not in the grid"
 
 LABELS = {
     "fid": "FID",
@@ -21,16 +22,29 @@ LABELS = {
     "psnr_db": "PSNR [dB]",
     "ssim": "SSIM",
     "lpips": "LPIPS",
+    "perceptual_in_domain": "Perceptual in-domain",
     "equivariance_error": "Equiv. error",
     "equivariance_error_rotation": "Equiv. error, turns",
     "equivariance_error_scale": "Equiv. error, scales",
-    "equivariance_error_paper_rotation": "Equiv. error (paper's form), turns",
-    "equivariance_error_paper_scale": "Equiv. error (paper's form), scales",
+    "equivariance_error_paper_rotation": "Paper's form, turns",
+    "equivariance_error_paper_scale": "Paper's form, scales",
     "latent_std": "Latent std",
+    "latent_beyond_3": "Beyond ±3",
+    "latent_spectral_slope": "Spectral slope",
+    "codebook_perplexity": "Codebook perplexity",
 }
 # What depends on the number of images in its expected value, so n belongs to its name.
-_DISTANCES = ("fid", "fd_", "kid", "rfid", "rfd_")
-HEADLINE = tuple(name for name in LABELS if not name.startswith(("fid", "fd_", "kid")))
+_DISTANCES = ("fid", "fd_", "kid", "rfid", "rfd_", "transformed_rfd_")
+PERCEPTUAL = ("lpips", "perceptual_in_domain")
+INTRINSIC = "intrinsic_dimension_"
+CODEBOOK = "codebook_perplexity"
+HEADLINE = (
+    *("psnr_db", "ssim", *PERCEPTUAL, "rfid", "rfd_inception", "rfd_in_domain"),
+    *("equivariance_error_rotation", "equivariance_error_scale"),
+    *("equivariance_error_paper_rotation", "equivariance_error_paper_scale"),
+    *("latent_std", "latent_beyond_3", "latent_spectral_slope", INTRINSIC, CODEBOOK),
+)
+"""Columns of the table of autoencoders; of the intrinsic dimensions the one of most images."""
 FRECHET = ("fid", "fd_inception", "fd_in_domain")
 KERNEL = ("kid_inception", "kid_in_domain")
 
@@ -38,8 +52,8 @@ GENERATORS = {"dit": "DiT", "sit": "SiT", "repa": "REPA", "maskgit": "MaskGIT"}
 ARMS = (
     *("pretrained", "plain", "eq", "plain_low_resolution", "plain_decoder", "eq_paper"),
     *("eq_rotation", "eq_scale", "eq_anisotropic", "eq_probability_70", "eq_probability_30"),
-    *("eq_bicubic", "eq_no_low_resolution", "eq_mean_reduction", "explicit"),
-    *("explicit_stopgrad", "scale_equivariance", "released", "released_ema"),
+    *("eq_bicubic", "eq_no_low_resolution", "eq_mean_reduction", "eq_after_quantisation"),
+    *("explicit", "explicit_stopgrad", "scale_equivariance", "released", "released_ema"),
 )
 
 
@@ -50,7 +64,9 @@ def label(metric: str, sizes: Iterable[Any] | None = None) -> str:
         metric: name in `results.csv`.
         sizes: column `n` of the rows shown.
     """
-    name = LABELS.get(metric, metric.replace("_", " "))
+    name = LABELS.get(metric.removeprefix("transformed_"), metric.replace("_", " "))
+    if metric.startswith(INTRINSIC):
+        name = f"Intrinsic dim. {count(int(metric.removeprefix(INTRINSIC)))}"
     if sizes is None or not is_distance(metric):
         return name
     counts = sorted({int(n) for n in sizes if pd.notna(n)})

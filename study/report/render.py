@@ -8,10 +8,13 @@ import pandas as pd
 from study import paths
 from study.report.curves import convergence, training
 from study.report.findings import findings, measurement, scope
+from study.report.fine_tuning import fine_tuning_figure, fine_tuning_table
 from study.report.pictures import pictures
 from study.report.protocol import Cells, protocol_lines
 from study.report.results import collect, costs, instances, not_run, read, summarise, write_csv
+from study.report.spectra import spectra
 from study.report.tables import autoencoder_table, cost_table, generator_table
+from study.report.transforms import equivariance_table, transformed_table
 from study.tracking import write_text
 
 _TEMPLATE = Path(__file__).with_name("report.md.j2")
@@ -36,6 +39,9 @@ def render(grid: dict[str, Any]) -> None:
     write_csv(spent, folder / "costs.csv")
     tables = {
         "autoencoders": autoencoder_table(grid, results),
+        "equivariance": equivariance_table(grid, results),
+        "transformed": transformed_table(grid, results),
+        "fine_tuning": fine_tuning_table(grid, results, spent),
         "generators": generator_table(grid, results),
         "costs": cost_table(grid, spent),
     }
@@ -46,8 +52,13 @@ def render(grid: dict[str, Any]) -> None:
         table.write(folder / "tables")
     convergence(grid, results, figures / "convergence")
     training(grid, root, figures / "training")
+    fine_tuning_figure(grid, root, figures / "fine_tuning")
     pictures(grid, "evaluate_generator", root, figures / "samples.png")
     pictures(grid, "evaluate_autoencoder", root, figures / "reconstructions.png")
+    for name in ("latents", "transforms"):
+        target = figures / f"{name}.png"
+        pictures(grid, "evaluate_autoencoder", root, target, name, stacked=True)
+    spectra(grid, root, figures / "spectra")
     shown = {name: table.markdown() for name, table in tables.items()}
     write_text(folder / "report.md", _report(grid, root, cells, results, spent, shown))
 
@@ -74,6 +85,7 @@ def _report(
         "findings": findings(grid, results, len(missing), len(planned)),
         "not_run": missing,
         "planned": len(planned),
+        "with_generators": any(stage == "evaluate_generator" for stage, _, _ in planned),
         "measurement": measurement(results),
         "protocol": blocks,
         "other_stages": [stage for stage in stages if blocks[stage]],

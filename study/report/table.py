@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from study.config import Cell
-from study.report.names import CONTROL, NOT_RUN, arm_rank, generator
+from study.report.names import CONTROL, NOT_IN_GRID, NOT_RUN, arm_rank, generator
 from study.report.results import instances, where
 from study.statistics import Gain, t_interval
 from study.tracking import write_text
@@ -30,12 +30,28 @@ class Table:
         self.shown.append(shown)
         self.numbers.append(numbers)
 
-    def put(self, title: str, name: str, records: pd.DataFrame, *, ran: bool) -> None:
-        """Append the mean over seeds to the last row, or why there is none."""
+    def put(
+        self,
+        title: str,
+        name: str,
+        records: pd.DataFrame,
+        *,
+        ran: bool,
+        absent: str = "not measured",
+    ) -> None:
+        """Append the mean over seeds to the last row, or why there is none.
+
+        Args:
+            title: of the column as shown.
+            name: of the column of numbers.
+            records: one per seed.
+            ran: whether a cell of the row did.
+            absent: why a row that ran has no record.
+        """
         values = records["value"].tolist()
         low, high = t_interval(values) or (None, None)
         mean = sum(values) / len(values) if values else None
-        absent = "not measured" if ran else NOT_RUN
+        absent = absent if ran else NOT_RUN
         numbers = {name: absent if mean is None else mean, f"{name}_low": low, f"{name}_high": high}
         self.numbers[-1] |= numbers
         self.shown[-1][title] = absent if mean is None else mean_text(mean, high)
@@ -43,7 +59,7 @@ class Table:
     def markdown(self) -> str:
         """The table with its notes."""
         rows = pd.DataFrame(self.shown)
-        body = rows.to_markdown(index=False, disable_numparse=True) if self.shown else NOT_RUN
+        body = rows.to_markdown(index=False, disable_numparse=True) if self.shown else NOT_IN_GRID
         return "\n\n".join([str(body), *self.notes]) + "\n"
 
     def latex(self) -> str:

@@ -1,4 +1,4 @@
-"""The report's three tables: autoencoders, generators, costs."""
+"""The report's main tables: autoencoders, generators, costs."""
 
 import math
 from collections.abc import Iterator
@@ -7,9 +7,11 @@ from typing import Any
 import pandas as pd
 
 from study.report.names import (
+    CODEBOOK,
     CONTROL,
     FRECHET,
     HEADLINE,
+    INTRINSIC,
     KERNEL,
     NOT_RUN,
     first_present,
@@ -30,19 +32,25 @@ from study.statistics import Gain, paired_gain
 
 
 def autoencoder_table(grid: dict[str, Any], results: pd.DataFrame) -> Table:
-    """Reconstruction and equivariance error, one row per autoencoder and arm."""
+    """Reconstruction, equivariance error and latents, one row per autoencoder and arm."""
     results = where(results, "stage", "evaluate_autoencoder")
-    present = set(results["metric"])
-    metrics = [name for name in HEADLINE if name in present] or ["psnr_db", "equivariance_error"]
+    metrics = _headline(set(results["metric"]))
     titles = {name: label(name, where(results, "metric", name)["n"]) for name in metrics}
     table, rows = Table("autoencoders"), table_rows(grid, "evaluate_autoencoder")
     for row in rows:
         ran = max(len(row.of(results, metric)) for metric in metrics)
         table.add(row.titles(rows, ran), {**row.choices, "seeds": len(row.seeds), "seeds_run": ran})
         for metric, title in titles.items():
-            table.put(title, metric, row.of(results, metric), ran=ran > 0)
-    direction = "Lower is better, except for PSNR and SSIM; ± is half a Student-t 95 % interval."
-    table.notes = [*_sizes(results, metrics), direction]
+            absent = "–" if metric == CODEBOOK else "not measured"
+            table.put(title, metric, row.of(results, metric), ran=ran > 0, absent=absent)
+    table.notes = [
+        *_sizes(results, metrics),
+        "Higher is better for PSNR and SSIM, lower for distances and errors; the latents' own "
+        "measures have no better direction. ± is half a Student-t 95 % interval. The equivariance "
+        "error is that of mean latents, bilinear without antialias, relative to the variance of "
+        "the latents or, in the paper's form, to their squared norm. Beyond ±3: share of latent "
+        "values. Intrinsic dim.: TwoNN on that many images.",
+    ]
     return table
 
 
@@ -68,6 +76,8 @@ def generator_table(grid: dict[str, Any], results: pd.DataFrame) -> Table:
         table.put(f"{name}, first checkpoint", f"{main}_first", first, ran=ran > 0)
         table.put(f"{name}, random latents", f"{main}_random_latents", start, ran=ran > 0)
         _put_gain(table, row, gain_over_control(row, results, main), row in with_control(rows))
+    if not rows:
+        return table
     table.notes = [
         f"Gain: share by which {name} at the last checkpoint is below that of arm `{CONTROL}`, "
         "paired by seed (negative: worse), with Student-t 95 % interval over seeds.",
@@ -124,6 +134,12 @@ def paired(treatment: pd.DataFrame, control: pd.DataFrame) -> list[tuple[float, 
     return [(t[seed], c[seed]) for seed in sorted(t.keys() & c.keys())]
 
 
+def _headline(present: set[str]) -> list[str]:
+    sizes = [int(name.removeprefix(INTRINSIC)) for name in present if name.startswith(INTRINSIC)]
+    names = [f"{INTRINSIC}{max(sizes, default=0)}" if n == INTRINSIC else n for n in HEADLINE]
+    return [name for name in names if name in present] or ["psnr_db", "equivariance_error"]
+
+
 def _put_gain(table: Table, row: Row, gain: Gain | None, controlled: bool) -> None:
     absent = NOT_RUN if controlled else "no control"
     if row.arm == CONTROL and table.numbers[-1]["seeds_run"]:
@@ -136,10 +152,12 @@ def _put_gain(table: Table, row: Row, gain: Gain | None, controlled: bool) -> No
 
 
 def _sizes(results: pd.DataFrame, metrics: list[str]) -> Iterator[str]:
+    """How many images, once where it is the same for all that do not have it in their name."""
     groups: dict[int, list[str]] = {}
     for metric in metrics:
-        if not is_distance(metric):
+        if not is_distance(metric) and not metric.startswith(INTRINSIC):
             for n in where(results, "metric", metric)["n"].dropna().unique():
                 groups.setdefault(int(n), []).append(label(metric))
     for n, names in groups.items():
-        yield f"n = {n:,} held-out images: {'; '.join(names)}."
+        which = f": {'; '.join(names)}" if len(groups) > 1 else ""
+        yield f"n = {n:,} held-out images{which}."

@@ -7,7 +7,7 @@ from study.command import device, stage
 from study.config import REPAConfig, Scaling
 from study.config.stages import TrainGenerator
 from study.data.store import PixelStore
-from study.evaluation.networks import load_network
+from study.evaluation.networks.in_domain import load_network
 from study.generators.objectives import build_objective
 from study.generators.train import train_generator
 from study.latents import LatentCache

@@ -10,7 +10,7 @@ from study.config.seeds import derive
 from study.config.stages import TrainNetwork
 from study.data.store import PixelStore
 from study.evaluation.classifier import accuracy, train_classifier
-from study.evaluation.networks import build_network, load_network, save_network
+from study.evaluation.networks.in_domain import build_network, load_network, save_network
 from study.progress import track
 from study.tracking import Run
 

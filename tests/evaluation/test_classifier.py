@@ -8,7 +8,7 @@ import torch
 
 from study.config import TrainNetworkConfig
 from study.evaluation.classifier import _augment, accuracy, train_classifier
-from study.evaluation.networks import InDomainNetwork, build_network
+from study.evaluation.networks.in_domain import InDomainNetwork, build_network
 
 CONFIG = TrainNetworkConfig(steps=15, batch_size=16, learning_rate=1e-2, weight_decay=0.01)
 

@@ -11,12 +11,13 @@ from study import paths
 from study.config import ConfigError, EvaluationConfig, Extractor, NetworkConfig, Role
 from study.data.store import to_float
 from study.evaluation.features import FeatureExtractor, load_extractor
-from study.evaluation.networks import InDomainNetwork, save_network
+from study.evaluation.networks.in_domain import InDomainNetwork, save_network
 
 CPU = torch.device("cpu")
 IN_DOMAIN = EvaluationConfig(
     extractor=Extractor.in_domain,
     weights=None,
+    lpips=None,
     kid_subset_size=10,
     bootstrap_samples=2,
     allow_few_samples=True,

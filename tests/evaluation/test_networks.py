@@ -6,13 +6,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from study.config import NetworkConfig, Role
-from study.evaluation.networks import (
+from study.evaluation.networks.in_domain import (
     InDomainNetwork,
-    PerceptualDistance,
     build_network,
     load_network,
     save_network,
 )
+from study.evaluation.networks.perceptual import PerceptualDistance
 
 ARCHITECTURES = ["residual", "plain", "patch"]
 ROLES = dict(zip(ARCHITECTURES, Role, strict=True))

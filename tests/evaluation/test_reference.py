@@ -10,6 +10,7 @@ from study.evaluation.reference import KEPT_FEATURES, Reference, require_samples
 CONFIG = EvaluationConfig(
     extractor=Extractor.in_domain,
     weights=None,
+    lpips=None,
     kid_subset_size=10,
     bootstrap_samples=2,
     allow_few_samples=False,

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from study.config import BackboneConfig, GeneratorConfig, LatentSpec, Scaling
-from study.evaluation.networks import InDomainNetwork
+from study.evaluation.networks.in_domain import InDomainNetwork
 from study.generators.checkpoints import (
     Checkpoint,
     GeneratorIndex,

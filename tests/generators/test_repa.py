@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from study.config import BackboneConfig, GeneratorConfig, LatentSpec, REPAConfig
 from study.data.store import to_float
-from study.evaluation.networks import InDomainNetwork, build_network
+from study.evaluation.networks.in_domain import InDomainNetwork, build_network
 from study.generators.common import Batch
 from study.generators.repa import REPA, AlignedTransformer
 from study.generators.sit import SiT

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from study.config import BackboneConfig, GeneratorConfig, LatentSpec, SamplerConfig
-from study.evaluation.networks import InDomainNetwork
+from study.evaluation.networks.in_domain import InDomainNetwork
 from study.generators.common import SampleNoise, guided, times
 from study.generators.objectives import build_objective
 from study.generators.sample import random_latents, sample_batches, sample_labels

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from study.config import BackboneConfig, GeneratorConfig, Scaling, TrainGeneratorConfig
-from study.evaluation.networks import InDomainNetwork
+from study.evaluation.networks.in_domain import InDomainNetwork
 from study.generators.common import Batch, GeneratorObjective
 from study.generators.objectives import build_objective
 from study.generators.train import MovingAverage, checkpoint_steps, train_generator

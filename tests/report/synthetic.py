@@ -16,6 +16,12 @@ from study.config import Cell
 ARMS = ("pretrained", "plain", "eq")
 GENERATORS = {"dit": "small_kl", "sit": "small_kl", "repa": "small_kl", "maskgit": "small_vq"}
 CHECKPOINTS = (100, 200, 400, 600)
+TRANSFORMS = ("turn_90", "turn_180", "turn_270", "rotation", "scale_0.25", "scale_0.5", "scale")
+PICTURES = {
+    "prepare_data": ("",),
+    "evaluate_autoencoder": ("", "-latents", "-transforms"),
+    "evaluate_generator": ("",),
+}
 
 
 def grid(seeds: Sequence[int], profile: str = "laptop") -> dict[str, Any]:
@@ -54,10 +60,12 @@ def write_tree(grid: dict[str, Any]) -> None:
             write_instance(stage, instance, cell, RECORDS[stage](cell, rng))
             if stage in ("finetune_autoencoder", "train_generator"):
                 _write_curve(paths.metrics(cell.profile, stage, instance, ".csv"), stage, cell, rng)
-            if stage in ("prepare_data", "evaluate_autoencoder", "evaluate_generator"):
+            for name in PICTURES.get(stage, ()):
                 noise = rng.integers(0, 256, (4 * 32, 4 * 32, 3), dtype=np.uint8)
-                path = paths.metrics(cell.profile, stage, instance, ".png")
+                path = paths.metrics(cell.profile, stage, instance, f"{name}.png")
                 Image.fromarray(noise).save(path)
+            if stage == "evaluate_autoencoder":
+                _write_spectra(paths.metrics(cell.profile, stage, instance, "-spectra.csv"), cell)
 
 
 def write_instance(stage: str, instance: str, cell: Cell, records: list[dict[str, Any]]) -> Path:
@@ -69,7 +77,7 @@ def write_instance(stage: str, instance: str, cell: Cell, records: list[dict[str
         "parameters": {"cell": _choices(cell), stage: {"steps": 600, "scales": [0.25, 0.5]}},
         "records": records,
         "protocol": {"extractor": "in_domain", "steps": 8 if cell.generator == "maskgit" else 50},
-        "cost": {"seconds": 12.5 + len(instance), "images_per_second": 100.0},
+        "cost": {"seconds": 12.5 + len(instance), **_work(stage, cell)},
         "environment": {
             "commit": "0123456789ab",
             "python": "3.11.9",
@@ -108,17 +116,35 @@ def _of_generator(cell: Cell, rng: np.random.Generator) -> list[dict[str, Any]]:
 def _of_autoencoder(cell: Cell, rng: np.random.Generator) -> list[dict[str, Any]]:
     error = {"pretrained": 0.95, "plain": 0.9, "eq": 0.4}[cell.arm or ""] + 0.01 * rng.normal()
     psnr = {"pretrained": 22.0, "plain": 24.3, "eq": 23.7}[cell.arm or ""] + 0.1 * rng.normal()
+    values = {
+        "psnr_db": psnr,
+        "ssim": psnr / 30,
+        "perceptual_in_domain": 0.2 + 0.1 * error,
+        "equivariance_error": error,
+        "latent_std": 1.0 + 0.1 * rng.normal(),
+        "latent_beyond_3": 0.01 * error,
+        "latent_spectral_slope": -1.0 - error,
+    }
+    for place, name in enumerate(TRANSFORMS):
+        factor = 1 + 0.05 * place
+        values[f"equivariance_error_{name}"] = factor * error
+        values[f"equivariance_error_paper_{name}"] = 1.05 * factor * error
+        values[f"transformed_psnr_db_{name}"] = psnr - 5 * factor
+        values[f"transformed_perceptual_in_domain_{name}"] = factor * (0.5 + error)
+        if name.startswith("scale"):
+            values[f"equivariance_error_{name}_antialiased"] = 0.9 * factor * error
+            values[f"equivariance_error_paper_{name}_antialiased"] = 0.95 * factor * error
+        if _family(cell) == "kl":
+            values[f"equivariance_error_{name}_sampled"] = factor * error + 0.1
+            values[f"equivariance_error_paper_{name}_sampled"] = factor * error + 0.2
+    if _family(cell) == "vq":
+        values["codebook_perplexity"] = 100 + error
+    distances = {"rfd_in_domain": 0.3 + error}
+    distances |= {f"transformed_rfd_in_domain_{name}": 2 + error for name in TRANSFORMS}
     return [
-        record("rfd_in_domain", 0.3 + error, 512) | {"extractor": "in_domain"},
-        record("psnr_db", psnr, 512),
-        record("ssim", psnr / 30, 512),
-        record("equivariance_error", error, 512),
-        record("equivariance_error_rotation", 1.1 * error, 512),
-        record("equivariance_error_scale", 0.9 * error, 512),
-        record("equivariance_error_paper_rotation", 1.05 * error, 512),
-        record("equivariance_error_paper_scale", 0.85 * error, 512),
-        record("equivariance_error_turn_90", error, 512),
-        record("latent_std", 1.0 + 0.1 * rng.normal(), 512),
+        *(record(name, value, 512) for name, value in values.items()),
+        *(record(n, v, 512) | {"extractor": "in_domain"} for n, v in distances.items()),
+        *(record(f"intrinsic_dimension_{n}", n**0.5 - error, n) for n in (128, 512)),
     ]
 
 
@@ -130,6 +156,16 @@ def _of_reference(cell: Cell, rng: np.random.Generator) -> list[dict[str, Any]]:
     return [record("fd_in_domain_floor", 0.31, 1000) | {"extractor": "in_domain"}]
 
 
+def _of_fine_tuning(cell: Cell, rng: np.random.Generator) -> list[dict[str, Any]]:
+    if cell.arm == "pretrained":
+        return []
+    reconstruction = 0.005 if cell.arm == "eq" else 0.02
+    return [
+        record("last_fifth_change_held_out_reconstruction", reconstruction, 64),
+        record("last_fifth_change_equivariance_error", 0.01, 64),
+    ]
+
+
 def _of_nothing(cell: Cell, rng: np.random.Generator) -> list[dict[str, Any]]:
     return []
 
@@ -138,7 +174,7 @@ RECORDS = {
     "prepare_data": _of_nothing,
     "train_network": _of_network,
     "reference_statistics": _of_reference,
-    "finetune_autoencoder": _of_nothing,
+    "finetune_autoencoder": _of_fine_tuning,
     "evaluate_autoencoder": _of_autoencoder,
     "train_generator": _of_nothing,
     "evaluate_generator": _of_generator,
@@ -157,6 +193,12 @@ def _family(cell: Cell) -> str | None:
     return cell.autoencoder.removeprefix("small_") if cell.autoencoder else None
 
 
+def _work(stage: str, cell: Cell) -> dict[str, float]:
+    if stage != "finetune_autoencoder" or cell.arm == "pretrained":
+        return {"images_per_second": 100.0}
+    return {"training_seconds": 90.0, "gflop_per_image": 30.0 if cell.arm == "eq" else 40.0}
+
+
 def _write_curve(path: Path, stage: str, cell: Cell, rng: np.random.Generator) -> None:
     name = "loss" if stage == "train_generator" else "pixel"
     with path.open("w", newline="") as file:
@@ -164,7 +206,20 @@ def _write_curve(path: Path, stage: str, cell: Cell, rng: np.random.Generator) -
         if cell.arm == "pretrained":
             writer.writerows([["step"], [0]])
             return
-        writer.writerow(["step", name, "gradient_norm"])
+        followed = ["held_out_reconstruction", "equivariance_error"]
+        held_out = followed if stage == "finetune_autoencoder" else []
+        writer.writerow(["step", name, "gradient_norm", *held_out])
         for step in range(6, 601, 6):
             level = (0.2 if cell.arm == "eq" else 0.25) + 0.8 * float(np.exp(-step / 120))
-            writer.writerow([step, level + 0.02 * float(rng.normal()), 1.0])
+            measured = [level if step % 60 == 0 else ""] * len(held_out)
+            writer.writerow([step, level + 0.02 * float(rng.normal()), 1.0, *measured])
+
+
+def _write_spectra(path: Path, cell: Cell) -> None:
+    slope = {"pretrained": -0.8, "plain": -1.0, "eq": -1.6}[cell.arm or ""]
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["set", "frequency", "power"])
+        for name, side, exponent in (("latents", 8, slope), ("images", 32, -2.5)):
+            for ring in range(1, side // 2 + 1):
+                writer.writerow([name, ring / side, 0.05 * (ring / side) ** exponent])

@@ -1,8 +1,10 @@
+import csv
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from synthetic import grid, write_tree
 
 from study import command, paths, tracking
@@ -10,7 +12,9 @@ from study.config import Cell, ConfigError
 from study.config.stages import RenderReport
 from study.report.figures import arm_look
 from study.report.names import ARMS
+from study.report.pictures import pictures
 from study.report.render import render
+from study.report.spectra import spectra
 from study.stages import render_report
 from study.tracking import Run
 
@@ -19,12 +23,13 @@ OUTPUTS = {
     "results.csv",
     "summary.csv",
     "costs.csv",
-    *(f"tables/{name}.{kind}" for name in ("autoencoders", "generators", "costs")
+    *(f"tables/{name}.{kind}"
+      for name in ("autoencoders", "equivariance", "transformed", "fine_tuning", "generators",
+                   "costs")
       for kind in ("md", "csv", "tex")),
-    *(f"figures/{name}.{kind}" for name in ("convergence", "training")
+    *(f"figures/{name}.{kind}" for name in ("convergence", "training", "fine_tuning", "spectra")
       for kind in ("png", "pdf", "csv")),
-    "figures/samples.png",
-    "figures/reconstructions.png",
+    *(f"figures/{name}.png" for name in ("samples", "reconstructions", "latents", "transforms")),
 }  # fmt: skip
 
 
@@ -82,7 +87,7 @@ def test_the_first_lines_say_what_the_profile_is(rendered: tuple[dict[str, Any],
 def test_links_of_the_report_exist(rendered: tuple[dict[str, Any], Path]):
     folder = rendered[1] / "reports" / "laptop"
     links = [part.split(")")[0] for part in (folder / "report.md").read_text().split("](")[1:]]
-    assert len(links) == 9
+    assert len(links) == 17
     assert all((folder / link).is_file() for link in links)
 
 
@@ -94,9 +99,74 @@ def test_a_report_of_nothing_is_whole(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "88 of 88 cells not run" in (folder / "report.md").read_text()
 
 
-def test_arms_differ_in_colour_marker_or_dashes():
-    looks = [str(arm_look(arm)) for arm in ARMS]
-    assert len(set(looks)) == len(looks)
+def test_a_grid_without_generators_says_nothing_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    stages = ("cache_latents", "train_generator", "evaluate_generator")
+    study = grid([0]) | {stage: {} for stage in stages}
+    write_tree(study)
+    render(study)
+    folder = tmp_path / "reports" / "laptop"
+    assert set(outputs(folder)) == OUTPUTS
+    text = (folder / "report.md").read_text()
+    for word in ("Generators", "enerator", "convergence", "samples.png", "loss of random"):
+        assert word not in text, word
+    assert "figures/training.png" in text
+    assert "All 16 cells of the grid ran." in text
+    assert (folder / "tables" / "generators.md").read_text() == "not in the grid\n"
+
+
+def test_arms_differ_in_colour_and_dashes_alone():
+    looks = [arm_look(arm) for arm in ARMS]
+    alike = {(look["color"], str(look["linestyle"])) for look in looks}
+    assert len(alike) == len(looks)
+    assert len({str(look) for look in looks}) == len(looks)
+
+
+def test_spectra_hold_every_curve_of_every_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    study = grid([0, 1])
+    write_tree(study)
+    root = tmp_path / "reports" / "laptop" / "metrics"
+    spectra(study, root, tmp_path / "spectra")
+    with (tmp_path / "spectra.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    # 2 autoencoders, 3 arms, 2 seeds; 4 rings of latents, 16 of images.
+    assert len(rows) == 12 * (4 + 16)
+    own = [row for row in rows if (row["autoencoder"], row["seed"]) == ("small_vq", "1")]
+    eq = [float(r["power"]) for r in own if (r["arm"], r["metric"]) == ("eq", "latents")]
+    assert eq == pytest.approx([0.05 * (ring / 8) ** -1.6 for ring in (1, 2, 3, 4)])
+
+
+def test_autoencoders_without_a_spectrum_give_an_empty_panel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    study = grid([0])
+    write_tree(study)
+    root = tmp_path / "reports" / "laptop" / "metrics"
+    for file in root.rglob("*-spectra.csv"):
+        file.write_text("set,frequency,power\n")
+    spectra(study, root, tmp_path / "spectra")
+    assert (tmp_path / "spectra.csv").read_text().count("\n") == 1
+    assert (tmp_path / "spectra.png").is_file()
+
+
+def test_wide_pictures_are_stacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    study = grid([0])
+    write_tree(study)
+    root = tmp_path / "reports" / "laptop" / "metrics"
+    sizes = []
+    for stacked in (False, True):
+        target = tmp_path / f"{stacked}.png"
+        pictures(study, "evaluate_autoencoder", root, target, "latents", stacked=stacked)
+        with Image.open(target) as picture:
+            sizes.append(picture.size)
+    (width, height), (narrow, tall) = sizes
+    # 2 autoencoders by 3 arms, then 3 arms by 2 autoencoders.
+    assert (width > narrow, height < tall) == (True, True)
 
 
 def test_the_stage_leaves_metrics_alone_and_shows_them(

@@ -121,7 +121,8 @@ def test_costs_are_no_results(root: Path):
     write_tree(study)
     table = costs(study, root)
     assert list(table.columns) == [
-        *("stage", "instance", "seconds", "images_per_second"),
+        *("stage", "instance", "seconds"),
+        *("gflop_per_image", "images_per_second", "training_seconds"),
         *("gpu", "torch", "commit", "finished"),
     ]
     assert len(table) == 32

@@ -12,6 +12,7 @@ from study.report.names import count, label
 from study.report.results import collect, costs
 from study.report.table import Table
 from study.report.tables import autoencoder_table, cost_table, generator_table
+from study.report.transforms import equivariance_table, transformed_table
 from study.statistics import paired_gain
 
 
@@ -61,6 +62,71 @@ def test_tables_equal_the_metrics_files(root: Path, seeds: list[int]):
     assert ("n = 1, no interval" in shown["Gain over plain"]) == (len(seeds) == 1)
 
 
+def test_the_table_of_autoencoders_holds_the_headline_metrics(root: Path):
+    study = grid([0])
+    write_tree(study)
+    table = autoencoder_table(study, collect(study, root))
+    shown, numbers = row_of(table, autoencoder="small_kl", arm="eq")
+    assert [*shown] == [
+        *("Autoencoder", "Arm", "Seeds", "PSNR [dB]", "SSIM", "Perceptual in-domain"),
+        *("rFD in-domain 512", "Equiv. error, turns", "Equiv. error, scales"),
+        *("Paper's form, turns", "Paper's form, scales", "Latent std", "Beyond ±3"),
+        *("Spectral slope", "Intrinsic dim. 512", "Codebook perplexity"),
+    ]
+    assert shown["Codebook perplexity"] == "–"
+    found = measured(root, "evaluate_autoencoder", "small_kl-eq", "intrinsic_dimension_512")
+    assert [numbers["intrinsic_dimension_512"]] == found
+    assert row_of(table, autoencoder="small_vq", arm="eq")[0]["Codebook perplexity"] != "–"
+
+
+def test_a_grid_without_codebooks_has_no_column_for_them(root: Path):
+    study = grid([0])
+    write_tree(study)
+    drop(root, "evaluate_autoencoder", "small_vq")
+    table = autoencoder_table(study, collect(study, root))
+    assert not any("odebook" in title for row in table.shown for title in row)
+
+
+def test_equivariance_has_a_row_for_each_variant_and_form(root: Path):
+    study = grid([0, 1])
+    write_tree(study)
+    table = equivariance_table(study, collect(study, root))
+    forms = ("variance", "paper's")
+    for autoencoder, variants in (
+        ("small_kl", ("rule", "sampled", "antialiased")),
+        ("small_vq", ("rule", "antialiased")),
+    ):
+        rows = [row for row in table.numbers if row["autoencoder"] == autoencoder]
+        assert len(rows) == 3 * len(variants) * 2
+        eq = [(row["variant"], row["form"]) for row in rows if row["arm"] == "eq"]
+        assert eq == [(variant, form) for variant in variants for form in forms]
+    _, numbers = row_of(table, autoencoder="small_kl", arm="eq", variant="sampled", form="paper's")
+    name = "equivariance_error_paper_scale_0.25_sampled"
+    seeds = measured(root, "evaluate_autoencoder", "small_kl-eq", name)
+    assert numbers["scale_0.25"] == pytest.approx(fmean(seeds))
+    shown, _ = row_of(table, autoencoder="small_vq", arm="plain", variant="antialiased")
+    assert [*shown][3:] == [
+        *("Latents", "Resampling", "Over", "90°", "180°", "270°", "turns"),
+        *("×0.25", "×0.5", "scales"),
+    ]
+    assert shown["Resampling"] == "bilinear, antialias"
+    assert (shown["90°"], "±" in shown["×0.5"]) == ("–", True)
+
+
+def test_decoded_transformed_latents_have_a_row_for_each_measure(root: Path):
+    study = grid([0])
+    write_tree(study)
+    table = transformed_table(study, collect(study, root))
+    assert len(table.shown) == 2 * 3 * 3
+    own = [row for row in table.shown if (row["Autoencoder"], row["Arm"]) == ("small_vq", "eq")]
+    assert [row["Measure"] for row in own] == [
+        *("rFD in-domain 512", "PSNR [dB]", "Perceptual in-domain")
+    ]
+    _, numbers = row_of(table, autoencoder="small_vq", arm="eq", measure="psnr_db")
+    found = measured(root, "evaluate_autoencoder", "small_vq-eq", "transformed_psnr_db_turn_180")
+    assert [numbers["turn_180"]] == found
+
+
 def test_names_carry_the_number_of_images(root: Path):
     study = grid([0])
     write_tree(study)
@@ -81,14 +147,18 @@ def test_a_missing_cell_renders_as_not_run(root: Path):
     drop(root, "evaluate_autoencoder", "small_vq-eq")
     drop(root, "train_network", "laptop")
     results, spent = collect(study, root), costs(study, root)
+    missing = {"autoencoder": "small_vq", "arm": "eq"}
     for table, choices in (
         (generator_table(study, results), {"generator": "dit", "arm": "plain"}),
-        (autoencoder_table(study, results), {"autoencoder": "small_vq", "arm": "eq"}),
+        (autoencoder_table(study, results), missing),
+        (equivariance_table(study, results), missing),
+        (transformed_table(study, results), missing),
         (cost_table(study, spent), {"stage": "train_network"}),
     ):
         shown, numbers = row_of(table, **choices)
         assert list(shown.values()).count("not run") >= 3
         named = {"Generator", "Autoencoder", "Arm", "Stage"}
+        named |= {"Latents", "Resampling", "Over", "Measure"}
         assert all(text == "not run" for title, text in shown.items() if title not in named)
         assert "not run" in numbers.values()
         assert all(text.strip() for row in table.shown for text in row.values())

@@ -147,28 +147,3 @@ def load_network(folder: Path, device: torch.device | str = "cpu") -> InDomainNe
     network = build_network(**json.loads(file.read_text()))
     network.load_state_dict(load_file(folder / "network.safetensors"))
     return network.to(device).eval().requires_grad_(False)
-
-
-class PerceptualDistance(nn.Module):
-    """Distance between unit-normalised feature maps of a frozen in-domain network.
-
-    Sum over levels of the mean squared difference of channel-normalised features, as LPIPS without
-    its learned weights [Zhang et al. 2018, 1801.03924, Eq. 1].
-    """
-
-    def __init__(self, network: InDomainNetwork) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, images: Tensor, others: Tensor) -> Tensor:
-        """Per-image distance, B; images in [-1, 1], B 3 H W."""
-        total = torch.zeros(len(images), device=images.device)
-        maps = zip(self.network.levels(images), self.network.levels(others), strict=True)
-        for ours, theirs in maps:
-            difference = _unit(ours) - _unit(theirs)
-            total = total + difference.square().sum(1).mean((1, 2))
-        return total
-
-
-def _unit(maps: Tensor) -> Tensor:
-    return maps / (maps.square().sum(1, keepdim=True) + 1e-10).sqrt()

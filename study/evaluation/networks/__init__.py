@@ -1,0 +1,1 @@
+"""In-domain networks and perceptual distances; what trains uses these alone of `evaluation`."""

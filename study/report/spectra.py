@@ -1,0 +1,71 @@
+"""Figure of the power spectra of latents and images."""
+
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from study.report.figures import arm_look, draw_panels, panels, save
+from study.report.results import instances, where, write_csv
+from study.report.table import Row, table_rows
+
+STAGE = "evaluate_autoencoder"
+_IMAGES: dict[str, Any] = {"color": "grey", "linestyle": "--", "linewidth": 1.2}
+_COLUMNS = ["data", "autoencoder", "arm", "seed", "metric", "frequency", "power"]
+
+
+def spectra(grid: dict[str, Any], root: Path, target: Path) -> None:
+    """Power against frequency, one panel per autoencoder; `target` has no suffix.
+
+    Args:
+        grid: `params/study.yaml`.
+        root: folder `reports/<profile>/metrics`.
+        target: path of the figure.
+    """
+    curves = _curves(grid, root)
+    write_csv(curves, target.with_suffix(".csv"))
+
+    def draw(axes: Axes, rows: list[Row]) -> int:
+        found = [(row, row.of(curves, "latents")) for row in rows]
+        for row, own in found:
+            if len(own):
+                axes.plot(*_mean(own), linewidth=1.5, markersize=3.5, **arm_look(row.arm))
+        images = pd.concat([row.of(curves, "images") for row in rows])
+        if len(images):
+            axes.plot(*_mean(images), **_IMAGES)
+            axes.set(xscale="log", yscale="log")
+        axes.set_ylabel("power")
+        return max(len(set(own["seed"])) for _, own in found)
+
+    extra = [Line2D([], [], label="images", **_IMAGES)]
+    save(draw_panels(panels(table_rows(grid, STAGE)), draw, extra, _frequencies), target)
+
+
+def _mean(curves: pd.DataFrame) -> tuple[list[float], list[float]]:
+    """Frequency, and the mean of power over seeds and, for images, arms."""
+    powers: dict[float, list[float]] = {}
+    for frequency, power in zip(curves["frequency"], curves["power"], strict=True):
+        powers.setdefault(frequency, []).append(power)
+    return list(powers), [fmean(values) for values in powers.values()]
+
+
+def _frequencies(axes: Axes) -> None:
+    axes.set_xlabel("frequency [cycles per latent position or pixel]")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.2g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _curves(grid: dict[str, Any], root: Path) -> pd.DataFrame:
+    frames = []
+    for stage, instance, cell in instances(grid):
+        path = root / STAGE / f"{instance}-spectra.csv"
+        if stage == STAGE and path.is_file():
+            choices = {name: getattr(cell, name) for name in _COLUMNS[:4]}
+            frames.append(pd.read_csv(path).rename(columns={"set": "metric"}).assign(**choices))
+    table = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=_COLUMNS)
+    return where(table, "metric", "latents", "images").reindex(columns=_COLUMNS)
