@@ -17,6 +17,8 @@ Draw = Callable[[Axes, list[Row]], int]
 DPI = 150
 WIDTH = 9.0
 """Of a figure, in inches."""
+_CHARACTERS = 130
+"""That fit in a line of the legend; an entry has its name and its line, as wide as 8 of them."""
 # Okabe and Ito's palette without yellow; arms keep colour and marker in every figure.
 _COLOURS = ("#7f7f7f", "#0072B2", "#D55E00", "#56B4E9", "#009E73", "#CC79A7", "#E69F00")
 _MARKERS = ("s", "o", "^", "D", "v", "P", "X", "*", "<", ">")
@@ -81,7 +83,10 @@ def draw_panels(
         handles = [_handle(arm) for arm in sorted(arms, key=arm_rank)]
         if handles:
             every = [*handles, *extra]
-            figure.legend(handles=every, loc="outside lower center", ncols=6, frameon=False)
+            columns = _CHARACTERS // (8 + max(len(str(line.get_label())) for line in every))
+            figure.legend(
+                handles=every, loc="outside lower center", ncols=min(6, columns), frameon=False
+            )
     return figure
 
 

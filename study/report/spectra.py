@@ -36,6 +36,9 @@ def spectra(grid: dict[str, Any], root: Path, target: Path) -> None:
                 axes.plot(*_mean(own), linewidth=1.5, markersize=3.5, **arm_look(row.arm))
         images = pd.concat([row.of(curves, "images") for row in rows])
         if len(images):
+            # Images reach lower; what only they have would take most of the panel.
+            lowest = min(own["frequency"].min() for _, own in found if len(own))
+            images = pd.DataFrame(images[images["frequency"] > 0.7 * lowest])
             axes.plot(*_mean(images), **_IMAGES)
             axes.set(xscale="log", yscale="log")
         axes.set_ylabel("power")
