@@ -64,6 +64,8 @@ class Table:
 
     def latex(self) -> str:
         """The table with booktabs rules."""
+        if not self.shown:
+            return f"% {NOT_IN_GRID}\n"
         style = pd.DataFrame(self.shown).style
         style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis="columns")
         # The symbols of the text functions below, for every TeX engine.
