@@ -19,6 +19,7 @@ from study.config import (
     Family,
     Interpolation,
     LatentSpec,
+    Precision,
     Reduction,
     ScaleMode,
     Trainable,
@@ -153,6 +154,7 @@ def make_training() -> Callable[..., AutoencoderTrainingConfig]:
     base = AutoencoderTrainingConfig(
         steps=3,
         batch_size=4,
+        precision=Precision.fp32,
         learning_rate=1e-3,
         lpips=None,
         perceptual_weight=0.5,

@@ -5,6 +5,7 @@ differs by that constant only, and Adam does not see constants.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -62,8 +63,17 @@ def hinge_discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
     return 0.5 * (functional.relu(1 - real).mean() + functional.relu(1 + fake).mean())
 
 
-def adaptive_weight(reconstruction: Tensor, adversarial: Tensor, last_layer: Tensor) -> Tensor:
-    """Ratio of the gradient norms at the decoder's last layer [VQGAN, 2012.09841, Eq. 7]."""
-    (ours,) = torch.autograd.grad(reconstruction, last_layer, retain_graph=True)
-    (theirs,) = torch.autograd.grad(adversarial, last_layer, retain_graph=True)
-    return (ours.norm() / (theirs.norm() + 1e-4)).clamp(0.0, 1e4).detach()
+def adaptive_weight(
+    images: Sequence[Tensor], ours: Sequence[Tensor], theirs: Tensor, last_layer: Tensor
+) -> Tensor:
+    """Ratio of the gradient norms at the decoder's last layer [VQGAN, 2012.09841, Eq. 7].
+
+    Args:
+        images: decoded images, the first of which the discriminator judges.
+        ours: gradients of the reconstruction term by each of them.
+        theirs: gradient of the adversarial term by the first.
+        last_layer: weight of the decoder's last convolution.
+    """
+    (mine,) = torch.autograd.grad(images, last_layer, ours, retain_graph=True)
+    (other,) = torch.autograd.grad(images[0], last_layer, theirs, retain_graph=True)
+    return (mine.norm() / (other.norm() + 1e-4)).clamp(0.0, 1e4).detach()

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from study import paths
+from study.autoencoders.precision import autocast
 from study.autoencoders.weights import CLASSES
-from study.config import AutoencoderConfig, ConfigError, Family
+from study.config import AutoencoderConfig, ConfigError, Family, Precision
 
 
 @dataclass(slots=True)
@@ -63,6 +64,8 @@ class Autoencoder(nn.Module):
         super().__init__()
         self.family = family
         self.model = model
+        self.precision = Precision.fp32
+        """Of `encode` and `decode`; what they return is fp32."""
         config = model.config
         if family is Family.tiny:
             self.factor = 2 ** (len(config.encoder_block_out_channels) - 1)
@@ -84,16 +87,19 @@ class Autoencoder(nn.Module):
 
     def encode(self, images: Tensor) -> Posterior:
         """Posterior of the latents, at 1/factor of the side."""
+        with autocast(images.device, self.precision):
+            encoded = self.model.encode(images)
         if self.family is Family.kl:
-            latent = self.model.encode(images).latent_dist
-            return Posterior(latent.mean, latent.logvar)
-        return Posterior(self.model.encode(images).latents, None)
+            latent = encoded.latent_dist
+            return Posterior(latent.mean.float(), latent.logvar.float())
+        return Posterior(encoded.latents.float(), None)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Images of latents (family vq: of features, quantised first)."""
         if self.discrete:
             return self.decode_embeddings(self.quantise(latents).embeddings)
-        return self.model.decode(latents).sample
+        with autocast(latents.device, self.precision):
+            return self.model.decode(latents).sample.float()
 
     def quantise(self, features: Tensor) -> Quantised:
         """Nearest codebook entries with straight-through gradient (family vq)."""
@@ -116,7 +122,8 @@ class Autoencoder(nn.Module):
 
     def decode_embeddings(self, embeddings: Tensor) -> Tensor:
         """Images of codebook entries (family vq)."""
-        return self.model.decode(embeddings, force_not_quantize=True).sample
+        with autocast(embeddings.device, self.precision):
+            return self.model.decode(embeddings, force_not_quantize=True).sample.float()
 
     def decode_tokens(self, tokens: Tensor) -> Tensor:
         """Images of tokens B h w (family vq)."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from study.autoencoders.models import Autoencoder
-from study.config import AutoencoderTrainingConfig, Interpolation
+from study.config import AutoencoderTrainingConfig, Interpolation, Precision
 from study.data.store import to_float
 from study.equivariance import EquivarianceError, Transform
 from study.evaluation.networks.perceptual import perceptual_distance
@@ -38,6 +38,13 @@ class Monitor:
     @torch.inference_mode()
     def __call__(self, autoencoder: Autoencoder) -> dict[str, float]:
         """Measure with mean latents: identity reconstruction, errors in variance form, moments."""
+        precision, autoencoder.precision = autoencoder.precision, Precision.fp32
+        try:
+            return self._measure(autoencoder)
+        finally:
+            autoencoder.precision = precision
+
+    def _measure(self, autoencoder: Autoencoder) -> dict[str, float]:
         device = next(autoencoder.parameters()).device
         side = self.images.shape[-1] // autoencoder.factor
         turns = [_transform(side, quarter) for quarter in (1, 2, 3)]

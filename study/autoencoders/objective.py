@@ -6,13 +6,14 @@ identity. The explicit term [Eq. 4] and the down-scaled term [2502.14831] come o
 full resolution.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from study.autoencoders.losses import reconstruction_weight
 from study.autoencoders.models import Autoencoder
+from study.autoencoders.precision import autocast
 from study.config import ArmConfig, AutoencoderTrainingConfig, Reduction
 from study.equivariance import (
     Transform,
@@ -83,6 +84,20 @@ class Forward:
     explicit: Tensor
     downscaled: tuple[Tensor, Tensor] | None
     """Target and reconstruction of the down-scaled term."""
+
+    def decoded(self) -> list[Tensor]:
+        """Every decoded image batch; the discriminator judges the first."""
+        return [self.reconstruction, *([self.downscaled[1]] if self.downscaled else [])]
+
+    def cut(self) -> "Forward":
+        """The same with decoded images as leaves: terms on images stop at them.
+
+        So that each network behind such a term is passed backwards once, whatever becomes of the
+        gradient by the image.
+        """
+        leaves = [image.detach().requires_grad_() for image in self.decoded()]
+        pair = (self.downscaled[0], leaves[1]) if self.downscaled else None
+        return replace(self, reconstruction=leaves[0], downscaled=pair)
 
 
 @dataclass(slots=True)
@@ -188,7 +203,8 @@ class Loss:
 
     reconstruction: Tensor
     """Weighted pixel and perceptual terms, against which the adversarial term is balanced."""
-    total: Tensor
+    latent: Tensor
+    """Weighted terms on latents: KL, codebook and commitment, explicit."""
     terms: dict[str, Tensor]
     """Unweighted, for the log."""
 
@@ -212,7 +228,8 @@ def loss(
 
     def compare(target: Tensor, reconstruction: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         pixel = (target - reconstruction).abs().mean()
-        distance = perceptual(target, reconstruction).mean()
+        with autocast(images.device, config.precision):
+            distance = perceptual(target, reconstruction).float().mean()
         weight = reconstruction_weight(target, images, recipe.reduction)
         return weight * (pixel + config.perceptual_weight * distance), pixel, distance
 
@@ -220,10 +237,10 @@ def loss(
     if result.downscaled is not None and recipe.arm is not None:
         smaller, _, _ = compare(*result.downscaled)
         reconstruction = reconstruction + recipe.arm.downscaled_weight * smaller
-    total = reconstruction + config.kl_weight * result.kl / images[0].numel()
-    total = total + result.codebook + config.commitment_weight * result.commitment
+    latent = config.kl_weight * result.kl / images[0].numel()
+    latent = latent + result.codebook + config.commitment_weight * result.commitment
     if recipe.arm is not None and recipe.arm.explicit_weight:
-        total = total + recipe.arm.explicit_weight * result.explicit
+        latent = latent + recipe.arm.explicit_weight * result.explicit
     terms = {
         "pixel": pixel,
         "perceptual": distance,
@@ -231,4 +248,4 @@ def loss(
         "codebook": result.codebook,
         "explicit": result.explicit,
     }
-    return Loss(reconstruction, total, terms)
+    return Loss(reconstruction, latent, terms)

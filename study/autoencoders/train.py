@@ -9,22 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from study.autoencoders.losses import (
-    PatchDiscriminator,
-    adaptive_weight,
-    hinge_discriminator_loss,
-)
+from study.autoencoders.critic import ADAM_BETAS, Critic
+from study.autoencoders.losses import adaptive_weight
 from study.autoencoders.models import Autoencoder
 from study.autoencoders.monitor import Views
-from study.autoencoders.objective import Forward, Recipe, draw_branch, forward, loss
-from study.config import ArmConfig, AutoencoderTrainingConfig, Trainable
+from study.autoencoders.objective import Recipe, draw_branch, forward, loss
+from study.config import ArmConfig, AutoencoderTrainingConfig, Precision, Trainable
 from study.config.seeds import derive
 from study.data.store import to_float
-from study.equivariance import scale_sides
 
 Log = Callable[[int, dict[str, float]], None]
-ADAM_BETAS = (0.5, 0.9)
-"""Released code, for both optimisers."""
 
 
 @dataclass(slots=True)
@@ -66,7 +60,7 @@ def train_autoencoder(
     trained = _trainable(autoencoder, arm)
     fused = device.type == "cuda"
     optimiser = torch.optim.Adam(trained, config.learning_rate, betas=ADAM_BETAS, fused=fused)
-    critic = _Critic(config, images.shape[-1], autoencoder.factor, seed, device)
+    critic = Critic(config, images.shape[-1], autoencoder.factor, seed, device)
     recipe = Recipe(arm, config.transformed_quantisation_loss)
     points = monitor_steps(config) if views.monitor else set()
     meter = _Meter(max(1, config.steps // 100))
@@ -74,6 +68,7 @@ def train_autoencoder(
     if views.monitor:
         log(0, views.monitor(autoencoder))
     autoencoder.train()
+    autoencoder.precision = config.precision
     for step in steps(range(config.steps)):
         rate = 0.5 * config.learning_rate * (1 + math.cos(math.pi * step / config.steps))
         batch = to_float(_batch(images, config.batch_size, step, seed).to(device))
@@ -87,18 +82,28 @@ def train_autoencoder(
         quantise = step >= config.codebook_start
 
         result = forward(autoencoder, batch, draw, noise, recipe, quantise)
-        losses = loss(result, batch, views.perceptual, config, recipe)
-        adversarial = critic.generator_term(autoencoder, result, losses.reconstruction, step)
+        cut = result.cut()
+        losses = loss(cut, batch, views.perceptual, config, recipe)
+        adversarial = judged = torch.zeros((), device=device)
+        gradients = list(torch.autograd.grad(losses.reconstruction, cut.decoded()))
+        if critic.acts(step):
+            term = critic.term(cut.reconstruction)
+            (theirs,) = torch.autograd.grad(term, cut.reconstruction)
+            ratio = adaptive_weight(result.decoded(), gradients, theirs, autoencoder.last_layer())
+            gradients[0] = gradients[0] + critic.weight * ratio * theirs
+            adversarial = critic.weight * ratio * term
 
         _set_rate(optimiser, rate)
         optimiser.zero_grad(set_to_none=True)
-        (losses.total + adversarial).backward()
+        latent = [losses.latent] if losses.latent.requires_grad else []
+        torch.autograd.backward([*result.decoded(), *latent], [*gradients, *(None for _ in latent)])
         optimiser.step()
-        if config.separate_draws and critic.acts(step):
-            with torch.no_grad():
-                draw = draw_branch(arm, side, _generator(seed, "critic branch", step))
-                result = forward(autoencoder, batch, draw, noise, recipe, quantise)
-        judged = critic.update(result, rate, step)
+        if critic.acts(step):
+            if config.separate_draws:
+                with torch.no_grad():
+                    draw = draw_branch(arm, side, _generator(seed, "critic branch", step))
+                    result = forward(autoencoder, batch, draw, noise, recipe, quantise)
+            judged = critic.update(result, rate)
         meter.add({**losses.terms, "adversarial": adversarial, "discriminator": judged})
         if step + 1 in points or meter.full or step + 1 == config.steps:
             means = meter.means(step)
@@ -106,6 +111,7 @@ def train_autoencoder(
                 means |= views.monitor(autoencoder.eval())
                 autoencoder.train()
             log(step + 1, means)
+    autoencoder.precision = Precision.fp32
     autoencoder.eval().requires_grad_(True)
     encoded, decoded = areas / config.steps
     return Work(float(encoded), float(decoded))
@@ -119,60 +125,6 @@ def monitor_steps(config: AutoencoderTrainingConfig) -> set[int]:
 
 def _generator(seed: int, purpose: str, step: int) -> torch.Generator:
     return torch.Generator().manual_seed(derive(seed, "autoencoder", purpose, step))
-
-
-class _Critic:
-    """The discriminator with its optimiser; nothing at all where its weight is zero."""
-
-    def __init__(
-        self,
-        config: AutoencoderTrainingConfig,
-        image_side: int,
-        factor: int,
-        seed: int,
-        device: torch.device,
-    ) -> None:
-        self.weight = config.adversarial_weight
-        self.start = config.adversarial_start
-        self.device = device
-        if self.weight:
-            smallest = scale_sides(image_side // factor)[0] * factor
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(derive(seed, "discriminator"))
-                network = PatchDiscriminator(smallest, config.discriminator_width)
-            self.network = network.to(device)
-            self.optimiser = torch.optim.Adam(
-                self.network.parameters(), config.learning_rate, betas=ADAM_BETAS
-            )
-
-    def acts(self, step: int) -> bool:
-        """Whether there is a discriminator, and its step has come."""
-        return bool(self.weight) and step >= self.start
-
-    def generator_term(
-        self, autoencoder: Autoencoder, result: Forward, reconstruction: Tensor, step: int
-    ) -> Tensor:
-        """Weighted -E[D(reconstruction)] with the adaptive weight."""
-        if not self.acts(step):
-            return torch.zeros((), device=self.device)
-        self.network.requires_grad_(False)
-        term = -self.network(result.reconstruction).mean()
-        ratio = adaptive_weight(reconstruction, term, autoencoder.last_layer())
-        return self.weight * ratio * term
-
-    def update(self, result: Forward, rate: float, step: int) -> Tensor:
-        """One hinge step on (tau x, reconstruction)."""
-        if not self.acts(step):
-            return torch.zeros((), device=self.device)
-        self.network.requires_grad_(True)
-        real = self.network(result.target.detach())
-        fake = self.network(result.reconstruction.detach())
-        loss = hinge_discriminator_loss(real, fake)
-        _set_rate(self.optimiser, rate)
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimiser.step()
-        return loss.detach()
 
 
 class _Meter:

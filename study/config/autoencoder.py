@@ -39,6 +39,13 @@ class Reduction(Enum):
     mean = "mean"
 
 
+class Precision(Enum):
+    """Of network passes; weights, optimiser, losses and everything measured stay in fp32."""
+
+    fp32 = "fp32"
+    bf16 = "bf16"
+
+
 class ScaleMode(Enum):
     """`none`: no resize; `isotropic`: one factor; `anisotropic`: one factor per side."""
 
@@ -128,6 +135,7 @@ class AutoencoderTrainingConfig(Checked):
 
     steps: int
     batch_size: int
+    precision: Precision
     learning_rate: float
     """Peak; cosine decay to zero."""
     lpips: str | None

@@ -7,16 +7,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from study.autoencoders import train
+from study.autoencoders.critic import Critic
 from study.autoencoders.models import Autoencoder
 from study.autoencoders.monitor import Views
-from study.autoencoders.objective import Draw, Forward, Recipe, forward
-from study.autoencoders.train import _Critic, _trainable, train_autoencoder
+from study.autoencoders.objective import Draw, Forward, Recipe, forward, loss
+from study.autoencoders.train import _trainable, train_autoencoder
 from study.config import ArmConfig, AutoencoderTrainingConfig, Interpolation, Trainable
 from study.data.store import to_float
 from study.equivariance import Transform
 from study.evaluation.networks.perceptual import PerceptualDistance
 
 TURN = Transform(4, 4, 1, Interpolation.bilinear, antialias=False)
+SMALL = Transform(4, 4, 0, Interpolation.bilinear, antialias=False)
 
 
 @pytest.fixture
@@ -75,23 +78,24 @@ def test_the_commitment_term_reaches_the_encoder_only(vq: Autoencoder, x: Tensor
     assert reached(vq) == {"model.encoder", "model.quant_conv"}
 
 
-def test_the_adversarial_term_reaches_the_autoencoder_and_not_the_critic(
+def test_the_adversarial_term_reaches_the_image_and_not_the_critic(
     kl: Autoencoder, x: Tensor, make_training: Callable[..., AutoencoderTrainingConfig]
 ) -> None:
-    critic = _Critic(make_training(), 16, 2, 0, torch.device("cpu"))
-    result = step(kl, x)
-    pixel = (result.target - result.reconstruction).abs().mean()
-    critic.generator_term(kl, result, pixel, 0).backward()
-    assert {"model.encoder", "model.decoder"} <= reached(kl)
+    critic = Critic(make_training(), 16, 2, 0, torch.device("cpu"))
+    cut = step(kl, x).cut()
+    critic.term(cut.reconstruction).backward()
+    assert cut.reconstruction.grad is not None
+    assert cut.reconstruction.grad.any()
+    assert not reached(kl)
     assert all(p.grad is None for p in critic.network.parameters())
 
 
 def test_the_critics_update_reaches_the_critic_only(
     kl: Autoencoder, x: Tensor, make_training: Callable[..., AutoencoderTrainingConfig]
 ) -> None:
-    critic = _Critic(make_training(), 16, 2, 0, torch.device("cpu"))
+    critic = Critic(make_training(), 16, 2, 0, torch.device("cpu"))
     before = {name: p.clone() for name, p in critic.network.named_parameters()}
-    critic.update(step(kl, x), 1e-3, 0)
+    critic.update(step(kl, x), 1e-3)
     assert not reached(kl)
     after = dict(critic.network.named_parameters())
     # The last bias: real and fake pull it equally until a margin is reached.
@@ -99,17 +103,44 @@ def test_the_critics_update_reaches_the_critic_only(
     assert [name for name in before if torch.equal(before[name], after[name])] == [last]
 
 
-def test_the_adversarial_term_has_the_norm_of_the_reconstruction_term(
-    kl: Autoencoder, x: Tensor, make_training: Callable[..., AutoencoderTrainingConfig]
+@pytest.mark.parametrize("draw", [Draw(), Draw(equivariant=TURN), Draw(downscaled=SMALL)])
+def test_a_step_takes_the_gradient_of_the_whole_loss(
+    autoencoder: Autoencoder,
+    images: np.ndarray,
+    perceptual: PerceptualDistance,
+    make_arm: Callable[..., ArmConfig],
+    make_training: Callable[..., AutoencoderTrainingConfig],
+    monkeypatch: pytest.MonkeyPatch,
+    draw: Draw,
 ) -> None:
-    critic = _Critic(make_training(adversarial_weight=0.25), 16, 2, 0, torch.device("cpu"))
-    result = step(kl, x)
-    pixel = (result.target - result.reconstruction).abs().mean()
-    term = critic.generator_term(kl, result, pixel, 0)
+    """Against the loss written out in one expression, with the adaptive weight by the book."""
+    monkeypatch.setattr(train, "draw_branch", lambda *_: draw)
+    config = make_training(steps=1, learning_rate=1e-12, adversarial_weight=0.25)
+    arm = make_arm(downscaled_weight=0.25 if draw.downscaled else 0.0)
+    noise = torch.randn(4, 4, 8, 8, generator=train._generator(0, "noise", 0))
+    batch = to_float(train._batch(images, 4, 0, 0))
+
+    recipe = Recipe(arm)
+    result = forward(autoencoder, batch, draw, noise, recipe)
+    losses = loss(result, batch, perceptual, config, recipe)
+    critic = Critic(config, 16, 2, 0, torch.device("cpu"))
+    term = critic.term(result.reconstruction)
     norms = [
-        torch.autograd.grad(t, kl.last_layer(), retain_graph=True)[0].norm() for t in (term, pixel)
+        torch.autograd.grad(t, autoencoder.last_layer(), retain_graph=True)[0].norm()
+        for t in (losses.reconstruction, term)
     ]
-    assert float(norms[0] / norms[1]) == pytest.approx(0.25, rel=0.02)
+    ratio = (norms[0] / (norms[1] + 1e-4)).detach()
+    (losses.reconstruction + losses.latent + 0.25 * ratio * term).backward()
+    expected = {name: p.grad for name, p in autoencoder.named_parameters()}
+    expected = {name: grad.clone() for name, grad in expected.items() if grad is not None}
+
+    autoencoder.zero_grad(set_to_none=True)
+    train_autoencoder(autoencoder, images, config, arm, Views(perceptual), 0, silent)
+    for name, parameter in autoencoder.named_parameters():
+        assert (parameter.grad is None) == (name not in expected), name
+        if parameter.grad is not None:
+            scale = expected[name].abs().max() + 1e-8
+            assert float((parameter.grad - expected[name]).abs().max() / scale) < 1e-3, name
 
 
 def test_decoder_training_leaves_the_latents_alone(
@@ -208,13 +239,12 @@ def test_without_gradient_the_target_of_the_explicit_term_is_a_constant(
 
 
 def test_the_down_scaled_term_compares_smaller_images(kl: Autoencoder, x: Tensor) -> None:
-    small = Transform(4, 4, 0, Interpolation.bilinear, antialias=False)
     noise = torch.randn(4, 4, 8, 8)
-    result = forward(kl, x, Draw(downscaled=small), noise, Recipe(None))
+    result = forward(kl, x, Draw(downscaled=SMALL), noise, Recipe(None))
     assert result.downscaled is not None
     target, reconstruction = result.downscaled
-    latents = small.on_latents(kl.encode(x).sample(noise))
-    assert torch.equal(target, small.on_images(x, 2))
+    latents = SMALL.on_latents(kl.encode(x).sample(noise))
+    assert torch.equal(target, SMALL.on_images(x, 2))
     assert torch.equal(reconstruction, kl.decode(latents))
     (target - reconstruction).abs().mean().backward()
     assert {"model.encoder", "model.decoder"} <= reached(kl)

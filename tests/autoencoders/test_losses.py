@@ -52,12 +52,16 @@ def test_hinge_loss_closed_form(real: float, fake: float, loss: float) -> None:
 
 
 def test_adaptive_weight_is_the_ratio_of_gradient_norms() -> None:
-    layer = torch.ones(4, requires_grad=True)
-    weight = adaptive_weight((6 * layer).sum(), (2 * layer).sum(), layer)
-    assert float(weight) == pytest.approx(3, rel=1e-4)
-    assert not weight.requires_grad
+    last = torch.tensor([1.0, 2.0], requires_grad=True)
+    images = [3 * last, last.square()]
+    ours = [torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])]
+    theirs = torch.tensor([0.0, 0.5])
+    # By hand: 3 (1, 0) + 2 last (0, 1) = (3, 4) against 3 (0, 0.5) = (0, 1.5).
+    weight = adaptive_weight(images, ours, theirs, last)
+    assert float(weight) == pytest.approx(5 / (1.5 + 1e-4))
 
 
 def test_adaptive_weight_is_bounded() -> None:
-    layer = torch.ones(4, requires_grad=True)
-    assert float(adaptive_weight((1e9 * layer).sum(), (0 * layer).sum(), layer)) == 1e4
+    last = torch.tensor([1.0], requires_grad=True)
+    weight = adaptive_weight([last * 1.0], [torch.tensor([1e9])], torch.tensor([0.0]), last)
+    assert float(weight) == 1e4

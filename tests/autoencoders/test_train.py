@@ -10,13 +10,14 @@ from torch import Tensor
 from study.autoencoders import train
 from study.autoencoders.models import Autoencoder
 from study.autoencoders.monitor import Monitor, Views, range_over_last
-from study.autoencoders.objective import Draw, Recipe, draw_branch, forward
+from study.autoencoders.objective import Draw, Forward, Recipe, draw_branch, forward
 from study.autoencoders.train import train_autoencoder
 from study.config import (
     ArmConfig,
     AutoencoderTrainingConfig,
     Family,
     Interpolation,
+    Precision,
     load_group,
 )
 from study.data.store import to_float
@@ -126,7 +127,7 @@ def test_arms_see_the_same_images_and_posterior_noise(
 
     def recording(
         autoencoder: Autoencoder, images: Tensor, draw: Draw, noise: Tensor, *rest: Any
-    ) -> train.Forward:
+    ) -> Forward:
         seen.append((images, noise))
         return forward(autoencoder, images, draw, noise, *rest)
 
@@ -194,7 +195,7 @@ def test_a_shared_draw_gives_the_discriminator_the_pair_the_autoencoder_was_judg
 
     def recording(
         autoencoder: Autoencoder, images: Tensor, draw: Draw, noise: Tensor, *rest: Any
-    ) -> train.Forward:
+    ) -> Forward:
         draws.append(draw)
         return forward(autoencoder, images, draw, noise, *rest)
 
@@ -273,3 +274,39 @@ def test_range_over_the_last_fifth() -> None:
     points = [(0, 9.0), (79, 5.0), (80, 2.2), (90, 1.9), (100, 2.0)]
     assert range_over_last(points) == pytest.approx(0.15)
     assert range_over_last([(0, 3.0), (100, 2.0)]) == 0.0
+
+
+@torch.no_grad()
+def test_bf16_passes_give_fp32_close_to_those_of_fp32(autoencoder: Autoencoder, x: Tensor) -> None:
+    exact = autoencoder.encode(x).mean
+    images = autoencoder.decode(exact)
+    autoencoder.precision = Precision.bf16
+    latents = autoencoder.encode(x).mean
+    assert latents.dtype is torch.float32
+    assert not torch.equal(latents, exact)
+    assert float((latents - exact).std() / exact.std()) < 0.02
+    assert float((autoencoder.decode(exact) - images).abs().max()) < 0.05
+
+
+def test_training_in_bf16_follows_that_in_fp32(
+    trained: Train, make_training: MakeTraining, make_arm: MakeArm
+) -> None:
+    logs = [
+        trained(
+            make_training(steps=20, precision=precision, adversarial_weight=0.0), make_arm()
+        ).log
+        for precision in Precision
+    ]
+    pixel, other = ([row["pixel"] for row in log] for log in logs)
+    assert pixel != other
+    assert np.mean(other) == pytest.approx(np.mean(pixel), rel=0.02)
+
+
+def test_what_is_measured_is_measured_in_fp32(
+    kl: Autoencoder, images: np.ndarray, perceptual: PerceptualDistance
+) -> None:
+    monitor = Monitor(images[:4], perceptual, 0.5)
+    exact = monitor(kl)
+    kl.precision = Precision.bf16
+    assert monitor(kl) == exact
+    assert kl.precision is Precision.bf16

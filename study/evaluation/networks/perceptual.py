@@ -42,7 +42,7 @@ class PerceptualDistance(nn.Module):
         total = torch.zeros(len(images), device=images.device)
         maps = zip(self.network.levels(images), self.network.levels(others), strict=True)
         for ours, theirs in maps:
-            difference = _unit(ours) - _unit(theirs)
+            difference = _unit(ours.float()) - _unit(theirs.float())
             total = total + difference.square().sum(1).mean((1, 2))
         return total
 

@@ -1,0 +1,72 @@
+"""The discriminator beside an autoencoder: its judgement, its own training step."""
+
+import torch
+from torch import Tensor
+
+from study.autoencoders.losses import PatchDiscriminator, hinge_discriminator_loss
+from study.autoencoders.objective import Forward
+from study.autoencoders.precision import autocast
+from study.config import AutoencoderTrainingConfig
+from study.config.seeds import derive
+from study.equivariance import scale_sides
+
+ADAM_BETAS = (0.5, 0.9)
+"""Released code, for both optimisers."""
+
+
+class Critic:
+    """Hinge PatchGAN with its optimiser; nothing at all where its weight is zero.
+
+    Args:
+        config: weight, start, width, learning rate, precision.
+        image_side: side at full resolution.
+        factor: of the autoencoder; with the side it gives the smallest image of the recipe.
+        seed: of the initial weights, the same for every arm.
+        device: where it runs.
+    """
+
+    def __init__(
+        self,
+        config: AutoencoderTrainingConfig,
+        image_side: int,
+        factor: int,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        self.weight, self.start = config.adversarial_weight, config.adversarial_start
+        self.precision, self.device = config.precision, device
+        if self.weight:
+            smallest = scale_sides(image_side // factor)[0] * factor
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(derive(seed, "discriminator"))
+                network = PatchDiscriminator(smallest, config.discriminator_width)
+            self.network = network.to(device)
+            self.optimiser = torch.optim.Adam(
+                self.network.parameters(), config.learning_rate, betas=ADAM_BETAS
+            )
+
+    def acts(self, step: int) -> bool:
+        """Whether there is a discriminator, and its step has come."""
+        return bool(self.weight) and step >= self.start
+
+    def term(self, reconstruction: Tensor) -> Tensor:
+        """-E[D(reconstruction)], with a gradient to the images only."""
+        self.network.requires_grad_(False)
+        return -self._judge(reconstruction).mean()
+
+    def update(self, result: Forward, rate: float) -> Tensor:
+        """One hinge step at a learning rate, on target and reconstruction; its loss."""
+        self.network.requires_grad_(True)
+        real = self._judge(result.target.detach())
+        fake = self._judge(result.reconstruction.detach())
+        loss = hinge_discriminator_loss(real, fake)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimiser.step()
+        return loss.detach()
+
+    def _judge(self, images: Tensor) -> Tensor:
+        with autocast(self.device, self.precision):
+            return self.network(images).float()
