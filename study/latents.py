@@ -52,8 +52,10 @@ def write_cache(
         track: wraps the range of shards for progress.
 
     Raises:
+        ConfigError: the autoencoder's factor does not divide the image side.
         RuntimeError: a latent is not finite.
     """
+    autoencoder.latent_side(images)
     folder.mkdir(parents=True, exist_ok=True)
     device = next(autoencoder.parameters()).device
     sums = torch.zeros(2, autoencoder.channels, dtype=torch.float64)

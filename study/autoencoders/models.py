@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -84,6 +85,18 @@ class Autoencoder(nn.Module):
     def codebook_size(self) -> int:
         """Number of codebook entries K (family vq)."""
         return int(self.model.config.num_vq_embeddings)
+
+    def latent_side(self, images: Tensor | np.ndarray) -> int:
+        """Side of the latents of images N 3 H W.
+
+        Raises:
+            ConfigError: the images are not square, or their side is no multiple of the factor.
+        """
+        height, width = images.shape[-2:]
+        if height != width or height % self.factor:
+            rule = f"must be square, sides a multiple of the autoencoder's factor {self.factor}"
+            raise ConfigError(f"images of {height} x {width} pixels: {rule}")
+        return height // self.factor
 
     def encode(self, images: Tensor) -> Posterior:
         """Posterior of the latents, at 1/factor of the side."""
@@ -216,4 +229,9 @@ def load_autoencoder(source: Path | str, family: Family | None = None) -> Autoen
     if info["missing_keys"]:
         rule = f"must hold every weight of {CLASSES[family]}"
         raise ConfigError(f"{source}: no weight {sorted(info['missing_keys'])[0]!r}: {rule}")
+    if info["unexpected_keys"]:
+        first = sorted(info["unexpected_keys"])[0]
+        raise ConfigError(
+            f"{source}: weight {first!r}: must have a place in the model of its config"
+        )
     return Autoencoder(family, model).eval()

@@ -46,7 +46,7 @@ class Monitor:
 
     def _measure(self, autoencoder: Autoencoder) -> dict[str, float]:
         device = next(autoencoder.parameters()).device
-        side = self.images.shape[-1] // autoencoder.factor
+        side = autoencoder.latent_side(self.images)
         turns = [_transform(side, quarter) for quarter in (1, 2, 3)]
         scales = [_transform(round(scale * side), 0) for scale in SCALES]
         errors = [EquivarianceError() for _ in (*turns, *scales)]

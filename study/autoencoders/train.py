@@ -53,10 +53,11 @@ def train_autoencoder(
         steps: wraps the step range for progress.
 
     Raises:
+        ConfigError: the autoencoder's factor does not divide the image side.
         RuntimeError: a loss term is not finite.
     """
     device = next(autoencoder.parameters()).device
-    side = images.shape[-1] // autoencoder.factor
+    side = autoencoder.latent_side(images)
     trained = _trainable(autoencoder, arm)
     fused = device.type == "cuda"
     optimiser = torch.optim.Adam(trained, config.learning_rate, betas=ADAM_BETAS, fused=fused)

@@ -12,7 +12,7 @@ from study.autoencoders.models import Autoencoder
 from study.config import EvaluateAutoencoderConfig
 from study.config.seeds import derive
 from study.data.store import to_uint8
-from study.evaluation.autoencoder import batches, decode, device_of, encode, latent_side
+from study.evaluation.autoencoder import batches, decode, device_of, encode
 from study.evaluation.comparison import Comparison, Judges, Measured
 from study.evaluation.latents import (
     codebook_use,
@@ -84,7 +84,7 @@ def analyse(
     """
     judges = judges or Judges()
     images = images[: settings.num_images]
-    side, device = latent_side(autoencoder, images), device_of(autoencoder)
+    side, device = autoencoder.latent_side(images), device_of(autoencoder)
     with_reference = judges if judges.reference else replace(judges, extractor=None)
     reconstruction = Comparison(with_reference, judges.reference, with_ssim=True)
     transformed = UnderTransforms(autoencoder, judges, side, settings.scales)

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from study.autoencoders.models import Autoencoder, Posterior
-from study.config import ConfigError
 from study.data.store import to_float
 
 
@@ -20,19 +19,6 @@ def batches(images: np.ndarray, size: int, device: torch.device) -> Iterator[Ten
 def device_of(autoencoder: Autoencoder) -> torch.device:
     """Where the autoencoder's weights are."""
     return next(autoencoder.parameters()).device
-
-
-def latent_side(autoencoder: Autoencoder, images: np.ndarray) -> int:
-    """Side of the latents of images N 3 H W.
-
-    Raises:
-        ConfigError: the images are not square, or their side is no multiple of the factor.
-    """
-    height, width = images.shape[-2:]
-    if height != width or height % autoencoder.factor:
-        rule = f"must be square, sides a multiple of the autoencoder's factor {autoencoder.factor}"
-        raise ConfigError(f"images of {height} x {width} pixels: {rule}")
-    return height // autoencoder.factor
 
 
 def encode(autoencoder: Autoencoder, images: Tensor, what: str) -> Posterior:

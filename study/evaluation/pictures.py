@@ -8,7 +8,7 @@ from torch import Tensor
 
 from study.autoencoders.models import Autoencoder
 from study.data.store import to_float, to_uint8
-from study.evaluation.autoencoder import device_of, latent_side
+from study.evaluation.autoencoder import device_of
 from study.evaluation.transformed import scaling, turn
 
 BASIS_IMAGES = 64
@@ -71,7 +71,7 @@ def latent_sheet(autoencoder: Autoencoder, images: np.ndarray) -> Sheet:
         images: uint8 N 3 H W; the first are shown.
     """
     side, factor, device = images.shape[-1], autoencoder.factor, device_of(autoencoder)
-    small = latent_side(autoencoder, images)
+    small = autoencoder.latent_side(images)
     x = to_float(torch.from_numpy(np.array(images[:BASIS_IMAGES])).to(device))
     latents = autoencoder.encode(x).mean
     colours = Colours(latents)
@@ -90,7 +90,7 @@ def transform_sheet(autoencoder: Autoencoder, images: np.ndarray) -> Sheet:
     Smaller images are enlarged. Arguments as those of `latent_sheet`.
     """
     side, factor, device = images.shape[-1], autoencoder.factor, device_of(autoencoder)
-    small = latent_side(autoencoder, images)
+    small = autoencoder.latent_side(images)
     x = to_float(torch.from_numpy(np.array(images[:TRANSFORMED_IMAGES])).to(device))
     latents = autoencoder.encode(x).mean
     upper, lower = [], []

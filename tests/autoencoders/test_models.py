@@ -205,3 +205,24 @@ def test_a_saved_autoencoder_loads_without_a_warning(
     load_autoencoder(tmp_path)
     logging.getLogger("diffusers").removeHandler(caplog.handler)
     assert caplog.records == []
+
+
+def test_latents_have_the_side_over_the_factor(autoencoder: Autoencoder, x: Tensor) -> None:
+    assert autoencoder.latent_side(x) == 8
+
+
+@pytest.mark.parametrize(("height", "width"), [(15, 15), (16, 18)])
+def test_images_that_the_factor_does_not_divide_are_refused(
+    kl: Autoencoder, height: int, width: int
+) -> None:
+    rule = f"images of {height} x {width} pixels: must be square, .* multiple .* factor 2$"
+    with pytest.raises(ConfigError, match=rule):
+        kl.latent_side(torch.zeros(2, 3, height, width))
+
+
+def test_a_weight_without_a_place_is_refused(kl: Autoencoder, tmp_path: Path) -> None:
+    kl.save(tmp_path)
+    file = tmp_path / "diffusion_pytorch_model.safetensors"
+    save_file({**load_file(file), "encoder.extra.weight": torch.zeros(2)}, file)
+    with pytest.raises(ConfigError, match=r"weight 'encoder\.extra\.weight': must have a place"):
+        load_autoencoder(tmp_path)

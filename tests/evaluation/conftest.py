@@ -19,8 +19,10 @@ Map = Callable[[Tensor], Tensor]
 CPU = torch.device("cpu")
 
 
-class Toy(nn.Module):
+class FunctionAutoencoder(nn.Module):
     """An autoencoder made of functions; with a codebook if it has a function to tokens."""
+
+    latent_side = Autoencoder.latent_side
 
     def __init__(self, factor: int, encode: Map, decode: Map, tokens: Map | None = None) -> None:
         super().__init__()
@@ -50,7 +52,7 @@ class Toy(nn.Module):
 
 
 @pytest.fixture
-def make_toy() -> Callable[..., Autoencoder]:
+def autoencoder_of() -> Callable[..., Autoencoder]:
     def make(
         factor: int,
         encode: Map,
@@ -58,30 +60,30 @@ def make_toy() -> Callable[..., Autoencoder]:
         tokens: Map | None = None,
         logvar: float | None = None,
     ) -> Autoencoder:
-        toy = Toy(factor, encode, decode, tokens)
-        toy.logvar = logvar
-        return cast(Autoencoder, toy)
+        made = FunctionAutoencoder(factor, encode, decode, tokens)
+        made.logvar = logvar
+        return cast(Autoencoder, made)
 
     return make
 
 
 @pytest.fixture
-def pooling(make_toy: Callable[..., Autoencoder]) -> Autoencoder:
+def pooling(autoencoder_of: Callable[..., Autoencoder]) -> Autoencoder:
     """Averages 2 x 2 pixels and repeats them."""
-    return make_toy(2, lambda x: functional.avg_pool2d(x, 2), _repeat)
+    return autoencoder_of(2, lambda x: functional.avg_pool2d(x, 2), _repeat)
 
 
 @pytest.fixture
-def unshuffling(make_toy: Callable[..., Autoencoder]) -> Autoencoder:
+def unshuffling(autoencoder_of: Callable[..., Autoencoder]) -> Autoencoder:
     """Lays the pixels of 2 x 2 out as channels: lossless, and not equivariant."""
-    return make_toy(
+    return autoencoder_of(
         2, lambda x: functional.pixel_unshuffle(x, 2), lambda z: functional.pixel_shuffle(z, 2)
     )
 
 
 @pytest.fixture
-def identity(make_toy: Callable[..., Autoencoder]) -> Autoencoder:
-    return make_toy(1, lambda x: x, lambda z: z)
+def identity(autoencoder_of: Callable[..., Autoencoder]) -> Autoencoder:
+    return autoencoder_of(1, lambda x: x, lambda z: z)
 
 
 @pytest.fixture

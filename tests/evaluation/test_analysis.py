@@ -15,7 +15,7 @@ from study.evaluation.distances import frechet_distance, statistics
 from study.evaluation.features import FeatureExtractor
 from study.evaluation.reconstruction import psnr_db, ssim
 
-MakeToy = Callable[..., Autoencoder]
+MakeOf = Callable[..., Autoencoder]
 Settings = EvaluateAutoencoderConfig
 
 
@@ -131,14 +131,14 @@ def test_spectra_are_a_table_of_latents_and_images(
 
 
 def test_latents_of_less_than_four_positions_have_no_spectrum(
-    make_toy: MakeToy, images: np.ndarray, settings: Settings
+    autoencoder_of: MakeOf, images: np.ndarray, settings: Settings
 ) -> None:
-    toy = make_toy(
+    made = autoencoder_of(
         8,
         lambda x: torch.nn.functional.avg_pool2d(x, 8),
         lambda z: z.repeat_interleave(8, -1).repeat_interleave(8, -2),
     )
-    analysis = analyse(toy, images, settings)
+    analysis = analyse(made, images, settings)
     assert list(analysis.spectrum_rows()) == []
     assert not any("spectral" in name or "frequency" in name for name in values(analysis))
 
@@ -151,14 +151,14 @@ def test_an_image_side_that_the_factor_does_not_divide_is_refused(
 
 
 def test_the_batch_with_a_latent_that_is_not_finite_is_named(
-    make_toy: MakeToy, settings: Settings
+    autoencoder_of: MakeOf, settings: Settings
 ) -> None:
     rng = np.random.default_rng(0)
     images = rng.integers(100, 155, (16, 3, 16, 16), dtype=np.uint8)
     images[13] = 0
-    toy = make_toy(1, lambda x: (1 + x).log(), lambda z: z.exp() - 1)
+    made = autoencoder_of(1, lambda x: (1 + x).log(), lambda z: z.exp() - 1)
     with pytest.raises(RuntimeError, match=r"^batch 2: a latent is not finite$"):
-        analyse(toy, images, settings)
+        analyse(made, images, settings)
 
 
 def test_measuring_leaves_training_possible(

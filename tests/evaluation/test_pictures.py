@@ -8,7 +8,7 @@ from torch import Tensor
 from study.autoencoders.models import Autoencoder
 from study.evaluation.pictures import Colours, enlarge, latent_sheet, transform_sheet
 
-MakeToy = Callable[..., Autoencoder]
+MakeOf = Callable[..., Autoencoder]
 
 
 @pytest.fixture

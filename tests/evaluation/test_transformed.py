@@ -12,7 +12,7 @@ from study.equivariance import EquivarianceError
 from study.evaluation.comparison import Judges
 from study.evaluation.transformed import UnderTransforms, scaling, transforms, with_means
 
-MakeToy = Callable[..., Autoencoder]
+MakeOf = Callable[..., Autoencoder]
 TURNS = ("turn_90", "turn_180", "turn_270")
 
 
@@ -151,17 +151,17 @@ def test_the_overall_error_is_the_mean_over_all_transforms(
 
 
 def test_samples_of_an_equivariant_encoder_differ_by_their_variance(
-    make_toy: MakeToy, images: np.ndarray
+    autoencoder_of: MakeOf, images: np.ndarray
 ) -> None:
     # E[(a - b)^2] of two samples of variance v is 2 v, relative to Var[mean] + v.
     v = 0.5
-    toy = make_toy(
+    made = autoencoder_of(
         2,
         lambda x: functional.avg_pool2d(x, 2),
         lambda z: functional.interpolate(z, scale_factor=2),
         logvar=np.log(v),
     )
-    found = measure(toy, images, [])
+    found = measure(made, images, [])
     pooled = functional.avg_pool2d(to_float(torch.from_numpy(images)), 2)
     expected = 2 * v / (float(pooled.var((0, 2, 3)).mean()) + v)
     assert found["equivariance_error_rotation"] == pytest.approx(0, abs=1e-9)
@@ -223,15 +223,15 @@ def test_without_judges_only_what_needs_them_is_absent(
     }
 
 
-def test_tokens_of_an_equivariant_encoder_agree(make_toy: MakeToy, images: np.ndarray) -> None:
-    toy = make_toy(
+def test_tokens_of_an_equivariant_encoder_agree(autoencoder_of: MakeOf, images: np.ndarray) -> None:
+    made = autoencoder_of(
         2,
         lambda x: functional.avg_pool2d(x, 2),
         lambda z: functional.interpolate(z, scale_factor=2),
         # Not a value that pixels often have: rounding would decide.
         tokens=lambda z: (z.sum(1) > 0.0123).long(),
     )
-    found = measure(toy, images, [0.5])
+    found = measure(made, images, [0.5])
     agreement = {name: value for name, value in found.items() if name.startswith("token_")}
     names = (*TURNS, "rotation", "scale_0.5", "scale")
     assert agreement == {f"token_agreement_{name}": 1 for name in names}
@@ -247,15 +247,15 @@ def test_token_agreement_is_the_share_of_equal_tokens(vq: Autoencoder, images: n
     assert measure(vq, images, [0.5])["token_agreement_turn_180"] == pytest.approx(expected)
 
 
-def test_latents_without_variance_have_no_error(make_toy: MakeToy, images: np.ndarray) -> None:
-    toy = make_toy(1, torch.zeros_like, lambda z: z)
-    found = measure(toy, images, [0.5])
+def test_latents_without_variance_have_no_error(autoencoder_of: MakeOf, images: np.ndarray) -> None:
+    made = autoencoder_of(1, torch.zeros_like, lambda z: z)
+    found = measure(made, images, [0.5])
     assert [name for name in found if name.startswith("equivariance")] == []
     assert "transformed_psnr_db_turn_90" in found
 
 
 def test_a_constant_channel_is_left_out_of_the_mean_over_channels(
-    make_toy: MakeToy, images: np.ndarray
+    autoencoder_of: MakeOf, images: np.ndarray
 ) -> None:
     def pad(x: Tensor) -> Tensor:
         return torch.cat([x[:, :1].roll(1, -1), torch.full_like(x[:, :1], 5)], 1)
@@ -263,16 +263,20 @@ def test_a_constant_channel_is_left_out_of_the_mean_over_channels(
     def narrow(x: Tensor) -> Tensor:
         return x[:, :1].roll(1, -1)
 
-    wide, one = (make_toy(1, f, lambda z: z[:, :1].expand(-1, 3, -1, -1)) for f in (pad, narrow))
-    ours, theirs = (measure(toy, images, [0.5]) for toy in (wide, one))
+    wide, one = (
+        autoencoder_of(1, f, lambda z: z[:, :1].expand(-1, 3, -1, -1)) for f in (pad, narrow)
+    )
+    ours, theirs = (measure(made, images, [0.5]) for made in (wide, one))
     name = "equivariance_error_channels_turn_90"
     assert ours[name] == pytest.approx(theirs[name], rel=1e-6)
 
 
-def test_where_something_is_not_finite_is_named(make_toy: MakeToy, images: np.ndarray) -> None:
+def test_where_something_is_not_finite_is_named(autoencoder_of: MakeOf, images: np.ndarray) -> None:
     bright = images.copy()
     bright[:, :, 0, 0], bright[:, :, 0, -1] = 0, 255
     # Fails where the first pixel is white: only once the image is turned.
-    toy = make_toy(1, lambda x: x / (x[:, :, :1, :1] < 1).float(), lambda z: z.nan_to_num(0, 0, 0))
+    made = autoencoder_of(
+        1, lambda x: x / (x[:, :, :1, :1] < 1).float(), lambda z: z.nan_to_num(0, 0, 0)
+    )
     with pytest.raises(RuntimeError, match=r"^batch, turn_90: a latent is not finite$"):
-        measure(toy, bright, [])
+        measure(made, bright, [])
