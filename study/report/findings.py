@@ -24,6 +24,7 @@ _SCOPES = {
     "smoke": _MACHINERY + "a few training steps on tens of procedural images.",
     "laptop": _MACHINERY + "procedural images, small networks and minutes of training.",
     "images": _MACHINERY + "your images, but few of them, small networks and one seed.",
+    "autoencoders": "Evidence about autoencoders at small scale: no generator is trained on them.",
     "lab": "Evidence at small scale: small models, small images, in-domain distance.",
     "paper": "The paper's own models and data.",
 }

@@ -23,7 +23,7 @@ def test_a_make_target_exists(target: str):
     assert re.search(rf"^{target}:", MAKEFILE, re.MULTILINE)
 
 
-@pytest.mark.parametrize("name", found(r"python -m study ([a-z]\w*)"))
+@pytest.mark.parametrize("name", found(r"python -m study ([a-z][\w-]*)"))
 def test_a_subcommand_exists(name: str, capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit) as stopped:
         commands.main([name, "--help"])
