@@ -1,16 +1,21 @@
 """How a stage module becomes a command: arguments, errors, threads, the end of its parent."""
 
 import ctypes
+import fcntl
 import os
+import platform
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, TypeVar
 
+from study import paths
 from study.config import STAGES, Cell, ConfigError, load
 from study.config.stages import StageConfig
+from study.keeper import terminate
 from study.tracking import Run
 
 if TYPE_CHECKING:
@@ -36,10 +41,11 @@ def stage(main: Callable[[Config, Run], None], file: str, *, record: bool = True
     with one_line_errors():
         cell = Cell.parse(sys.argv[1:])
         config = load(STAGES[name], cell)
-        with Run(name, cell, config) as run:
+        with _only_writer(name, cell), Run(name, cell, config) as run:
             main(config, run)  # type: ignore[arg-type]
             if record:
                 run.finish()
+            run.forget()
 
 
 def device() -> "torch.device":
@@ -77,12 +83,35 @@ class one_line_errors:
 
 def die_with_parent() -> None:
     """Stop when the parent does: SIGTERM to dvc would else leave this process running."""
-    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGTERM, terminate)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() == 1 and os.environ.get("DVC_STAGE"):
             sys.exit(143)
 
 
-def _terminate(number: int, frame: FrameType | None) -> None:
-    sys.exit(128 + number)
+@contextmanager
+def _only_writer(stage: str, cell: Cell) -> Iterator[None]:
+    """Hold the instance's lock; another process that holds it is named.
+
+    Raises:
+        ConfigError: the instance is being run already.
+    """
+    file = paths.ROOT / "work" / "locks" / f"{stage}@{cell.instance}"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            holder = lock.read().strip() or "another process"
+            rule = "wait for it or stop it"
+            raise ConfigError(f"{stage}@{cell.instance}: already run by {holder}; {rule}") from None
+        lock.truncate(0)
+        began = datetime.now(UTC).isoformat(timespec="seconds")
+        lock.write(f"process {os.getpid()} on {platform.node()} since {began}\n")
+        lock.flush()
+        try:
+            yield
+        finally:
+            lock.truncate(0)

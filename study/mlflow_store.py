@@ -119,16 +119,36 @@ class Store:
 class Live:
     """The run of a stage that is still working."""
 
-    def __init__(self, cell: Cell, stage: str, started: float) -> None:
+    def __init__(self, cell: Cell, stage: str, started: float, run_id: str | None = None) -> None:
+        """Begin a run, or go on with the one that the stage had before it was interrupted."""
         self.store = open_store(cell.profile)
+        self.shown = -1
+        if run_id is not None and self._resumed(run_id):
+            return
         tags = cell_tags(plain(cell), stage, cell.instance) | {LIVE: "true"}
         run = self.store.client.create_run(
             self.store.experiment, round(1000 * started), tags, f"{stage}@{cell.instance}"
         )
         self.run_id: str = run.info.run_id
 
+    def _resumed(self, run_id: str) -> bool:
+        from mlflow.exceptions import MlflowException
+
+        client = self.store.client
+        try:
+            known = client.get_run(run_id).data.metrics
+            steps = [m.step for key in known for m in client.get_metric_history(run_id, key)]
+            client.update_run(run_id, status="RUNNING")
+            client.set_tag(run_id, LIVE, "true")
+        except MlflowException:
+            return False
+        self.run_id, self.shown = run_id, max(steps, default=-1)
+        return True
+
     def show(self, values: dict[str, float]) -> None:
-        """Log a point of the curve."""
+        """Log a point of the curve, unless the run showed it before an interruption."""
+        if values["step"] <= self.shown:
+            return
         metrics = point(values, round(1000 * time.time()))
         self.store.client.log_batch(self.run_id, metrics=metrics)
 

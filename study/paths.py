@@ -19,6 +19,11 @@ def outputs(profile: str, stage: str, instance: str) -> Path:
     return ROOT / "outputs" / profile / stage / instance
 
 
+def work(stage: str, instance: str) -> Path:
+    """Folder of an instance's unfinished state (ignored by git and DVC)."""
+    return ROOT / "work" / stage / instance
+
+
 def report(profile: str) -> Path:
     """Folder of a profile's report."""
     return ROOT / "reports" / profile
@@ -42,6 +47,11 @@ def network(cell: "Cell", role: str) -> Path:
 def reference(cell: "Cell") -> Path:
     """Feature statistics of real images; kept beside the report."""
     return report(cell.profile) / "reference" / f"{cell.only('data').instance}.npz"
+
+
+def gallery(cell: "Cell") -> Path:
+    """Features and thumbnails of every training image."""
+    return outputs(cell.profile, "reference_statistics", cell.only("data").instance)
 
 
 def pretrained(cell: "Cell") -> Path:

@@ -24,6 +24,8 @@ import numpy as np
 
 from study import paths
 from study.config import Cell, ConfigError, load_grid, plain
+from study.fingerprint import fingerprint
+from study.keeper import Keeper
 
 if TYPE_CHECKING:
     from study.mlflow_store import Live
@@ -34,6 +36,8 @@ RECORD = ("metric", "value", "step", "images_seen", "n", "low", "high", "extract
 
 LIVE_AFTER_S = 60.0
 """A shorter stage is shown when it has finished: importing and opening MLflow costs 2 to 3 s."""
+KEEP_EVERY_S = 60.0
+"""Seconds between two saves of unfinished state; `STUDY_KEEP_EVERY_S` overrides."""
 _SHOW_EVERY_S = 15.0
 _RETRY_AFTER_S = 300.0
 
@@ -52,6 +56,8 @@ class Run:
         self.family: str | None = None
         self.started = time.time()
         self._live: Live | None = None
+        self._tracking_run: str | None = None
+        self._keeper: Keeper | None = None
         self._next_show = self.started + LIVE_AFTER_S
 
     def __enter__(self) -> "Run":
@@ -68,6 +74,31 @@ class Run:
         if kind is not None:
             stopped = issubclass(kind, SystemExit | KeyboardInterrupt)
             self.close("KILLED" if stopped else "FAILED")
+
+    @property
+    def keeper(self) -> Keeper:
+        """What keeps the instance's unfinished state, its curve and the time spent with it."""
+        if self._keeper is None:
+            digest = fingerprint(self.stage, self.cell, self.parameters)
+            folder = paths.work(self.stage, self.cell.instance) / digest if digest else None
+            every_s = float(os.environ.get("STUDY_KEEP_EVERY_S", KEEP_EVERY_S))
+            self._keeper = Keeper(folder, every_s, self._state, self._resume)
+        return self._keeper
+
+    def forget(self) -> None:
+        """Clear the unfinished state, since the stage has finished."""
+        if self._keeper is not None:
+            self._keeper.clear()
+
+    def _state(self) -> dict[str, Any]:
+        live = self._live.run_id if self._live else self._tracking_run
+        spent = time.time() - self.started
+        return {"curve": self.curve, "spent": spent, "tracking_run": live or ""}
+
+    def _resume(self, state: dict[str, Any]) -> None:
+        self.curve = state["curve"]
+        self.started = time.time() - state["spent"]
+        self._tracking_run = state["tracking_run"] or None
 
     def output(self) -> Path:
         """Folder of the instance's large outputs."""
@@ -88,7 +119,8 @@ class Run:
         with _tolerated():
             from study.mlflow_store import Live
 
-            self._live = self._live or Live(self.cell, self.stage, self.started)
+            begun = (self.cell, self.stage, self.started, self._tracking_run)
+            self._live = self._live or Live(*begun)
             self._live.show(self.curve[-1])
             self._next_show = time.time() + _SHOW_EVERY_S
 

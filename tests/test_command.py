@@ -150,3 +150,24 @@ def test_a_terminated_stage_ends_with_143() -> None:
         assert process.stdout.readline() == "ready\n"
         process.terminate()
         assert process.wait(10) == 143
+
+
+def test_a_second_start_of_an_instance_is_refused_and_names_the_first(
+    execute: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def start_again(config: Any, run: Run) -> None:
+        with pytest.raises(SystemExit) as stopped:
+            execute()
+        assert stopped.value.code == 2
+        text = capsys.readouterr().err
+        assert text.startswith("error: prepare_data@smoke-shapes: already run by process ")
+        assert f"process {os.getpid()} on " in text
+
+    execute(start_again)
+    execute()
+
+
+def test_the_lock_of_a_stage_that_failed_is_free(execute: Callable[..., Any]) -> None:
+    with pytest.raises(SystemExit):
+        execute(fails_with(ConfigError("wrong")))
+    execute()

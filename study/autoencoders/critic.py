@@ -1,11 +1,11 @@
 """The discriminator beside an autoencoder: its judgement, its own training step."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from study.autoencoders.losses import PatchDiscriminator, hinge_discriminator_loss
+from study.autoencoders.models import autocast
 from study.autoencoders.objective import Forward
-from study.autoencoders.precision import autocast
 from study.config import AutoencoderTrainingConfig
 from study.config.seeds import derive
 from study.equivariance import scale_sides
@@ -44,6 +44,12 @@ class Critic:
             self.optimiser = torch.optim.Adam(
                 self.network.parameters(), config.learning_rate, betas=ADAM_BETAS
             )
+
+    def parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
+        """What has a state, by name."""
+        if not self.weight:
+            return {}
+        return {"critic": self.network, "critic_optimiser": self.optimiser}
 
     def acts(self, step: int) -> bool:
         """Whether there is a discriminator, and its step has come."""

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from study import paths
-from study.autoencoders.precision import autocast
 from study.autoencoders.weights import CLASSES
 from study.config import AutoencoderConfig, ConfigError, Family, Precision
 
@@ -52,6 +51,11 @@ class Quantised:
     """Mean squared distance, gradient to the codebook only."""
     commitment_loss: Tensor
     """Mean squared distance, gradient to the features only."""
+
+
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    """Context in which convolutions and matrix products run in bf16; for fp32 it does nothing."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision is Precision.bf16)
 
 
 class Autoencoder(nn.Module):

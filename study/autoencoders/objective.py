@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from study.autoencoders.losses import reconstruction_weight
-from study.autoencoders.models import Autoencoder
-from study.autoencoders.precision import autocast
+from study.autoencoders.models import Autoencoder, autocast
 from study.config import ArmConfig, AutoencoderTrainingConfig, Reduction
 from study.equivariance import (
     Transform,

@@ -17,6 +17,7 @@ from study.autoencoders.objective import Recipe, draw_branch, forward, loss
 from study.config import ArmConfig, AutoencoderTrainingConfig, Precision, Trainable
 from study.config.seeds import derive
 from study.data.store import to_float
+from study.keeper import Keeper
 
 Log = Callable[[int, dict[str, float]], None]
 
@@ -38,6 +39,7 @@ def train_autoencoder(
     seed: int,
     log: Log,
     steps: Callable[[range], Iterable[int]] = iter,
+    keeper: Keeper | None = None,
 ) -> Work:
     """Train in place; says how much was encoded and decoded.
 
@@ -51,6 +53,7 @@ def train_autoencoder(
         log: called with step and mean loss terms since the last call, at `monitor_points` steps
             with the held-out measurements too, and before the first step with these alone.
         steps: wraps the step range for progress.
+        keeper: keeps the state on the way, and has that of an earlier start; None: nothing is kept.
 
     Raises:
         ConfigError: the autoencoder's factor does not divide the image side.
@@ -65,16 +68,28 @@ def train_autoencoder(
     recipe = Recipe(arm, config.transformed_quantisation_loss)
     points = monitor_steps(config) if views.monitor else set()
     meter = _Meter(max(1, config.steps // 100))
-    areas = np.zeros(2)
-    if views.monitor:
+    areas = torch.zeros(2, dtype=torch.float64)
+    keeper = keeper or Keeper()
+    parts = {"autoencoder": autoencoder, "optimiser": optimiser, **critic.parts()}
+    first = 0
+    if kept := keeper.restore():
+        for name, part in parts.items():
+            part.load_state_dict(kept[name])
+        first, areas = kept["step"], kept["areas"]
+        meter.sums, meter.count = {k: v.to(device) for k, v in kept["sums"].items()}, kept["count"]
+    elif views.monitor:
         log(0, views.monitor(autoencoder))
     autoencoder.train()
     autoencoder.precision = config.precision
-    for step in steps(range(config.steps)):
+    for step in steps(range(first, config.steps)):
+        if keeper.due:
+            state = {name: part.state_dict() for name, part in parts.items()}
+            progress = {"step": step, "areas": areas, "sums": meter.sums, "count": meter.count}
+            keeper.save({**state, **progress})
         rate = 0.5 * config.learning_rate * (1 + math.cos(math.pi * step / config.steps))
         batch = to_float(_batch(images, config.batch_size, step, seed).to(device))
         draw = draw_branch(arm, side, _generator(seed, "branch", step))
-        areas += draw.areas(side)
+        areas += torch.tensor(draw.areas(side), dtype=torch.float64)
         shape = (len(batch), autoencoder.channels, side, side)
         # Of its own generator: how much a branch draws must not shift an arm's noise.
         noise = torch.randn(shape, generator=_generator(seed, "noise", step)).to(device)
@@ -114,8 +129,8 @@ def train_autoencoder(
             log(step + 1, means)
     autoencoder.precision = Precision.fp32
     autoencoder.eval().requires_grad_(True)
-    encoded, decoded = areas / config.steps
-    return Work(float(encoded), float(decoded))
+    encoded, decoded = (areas / config.steps).tolist()
+    return Work(encoded, decoded)
 
 
 def monitor_steps(config: AutoencoderTrainingConfig) -> set[int]:

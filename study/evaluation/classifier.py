@@ -11,6 +11,7 @@ from study.config import TrainNetworkConfig
 from study.config.seeds import derive
 from study.data.store import to_float
 from study.evaluation.networks.in_domain import InDomainNetwork
+from study.keeper import Keeper
 
 LABEL_SMOOTHING = 0.1
 """Keeps features from collapsing onto class means, blind to differences within a class."""
@@ -24,6 +25,7 @@ def train_classifier(
     seed: int,
     log: Callable[[int, dict[str, float]], None],
     steps: Callable[[range], Iterable[int]] = iter,
+    keeper: Keeper | None = None,
 ) -> None:
     """Train in place: AdamW, one-cycle rate, horizontal flips and shifts of up to an eighth.
 
@@ -35,6 +37,7 @@ def train_classifier(
         seed: data order and augmentation.
         log: called with step and loss.
         steps: wraps the step range for progress.
+        keeper: keeps the state on the way, and has that of an earlier start; None: nothing is kept.
 
     Raises:
         RuntimeError: the loss is not finite.
@@ -48,7 +51,17 @@ def train_classifier(
     )
     network.train()
     total, since = 0.0, 0
-    for step in steps(range(config.steps)):
+    keeper = keeper or Keeper()
+    first = 0
+    parts = {"network": network, "optimiser": optimiser, "schedule": schedule}
+    if kept := keeper.restore():
+        for name, part in parts.items():
+            part.load_state_dict(kept[name])
+        first, total, since = kept["step"], kept["total"], kept["since"]
+    for step in steps(range(first, config.steps)):
+        if keeper.due:
+            state = {name: part.state_dict() for name, part in parts.items()}
+            keeper.save({**state, "step": step, "total": total, "since": since})
         rng = np.random.default_rng(derive(seed, "network", step))
         chosen = np.sort(rng.integers(len(images), size=config.batch_size))
         batch = _augment(to_float(torch.from_numpy(images[chosen]).to(device)), rng)

@@ -40,18 +40,19 @@ def _train(autoencoder: Autoencoder, config: FinetuneAutoencoder, run: Run) -> N
     store = PixelStore(paths.store(cell))
     network = paths.network(cell, "perceptual")
     views = Views.load(training, network, store.images("validation"), device())
-    started = time.perf_counter()
-    work = train_autoencoder(
-        autoencoder,
-        store.images("train"),
-        training,
-        config.arm,
-        views,
-        cell.seed or 0,
-        run.log,
-        partial(track, total=training.steps, description="autoencoder"),
-    )
-    run.cost("training_seconds", time.perf_counter() - started)
+    with run.keeper as keeper:
+        work = train_autoencoder(
+            autoencoder,
+            store.images("train"),
+            training,
+            config.arm,
+            views,
+            cell.seed or 0,
+            run.log,
+            partial(track, total=training.steps, description="autoencoder"),
+            keeper,
+        )
+    run.cost("training_seconds", time.time() - run.started)
     encoder, decoder = forward_gflop(autoencoder, store.images("train").shape[-1])
     # Forward and backward; the same rule for every arm, the discriminator left out.
     run.cost("gflop_per_image", 3 * (work.encoded * encoder + work.decoded * decoder))

@@ -26,16 +26,18 @@ def main(config: PretrainAutoencoder, run: Run) -> None:
     store = PixelStore(paths.store(cell))
     network = paths.network(cell, "perceptual")
     views = Views.load(training, network, store.images("validation"), device())
-    train_autoencoder(
-        autoencoder,
-        store.images("train"),
-        training,
-        None,
-        views,
-        derive(seed, "pretrain"),
-        run.log,
-        partial(track, total=training.steps, description="autoencoder"),
-    )
+    with run.keeper as keeper:
+        train_autoencoder(
+            autoencoder,
+            store.images("train"),
+            training,
+            None,
+            views,
+            derive(seed, "pretrain"),
+            run.log,
+            partial(track, total=training.steps, description="autoencoder"),
+            keeper,
+        )
     run.protocol = {"perceptual distance": views.name}
     autoencoder.save(run.output())
 

@@ -23,15 +23,17 @@ def main(config: TrainNetwork, run: Run) -> None:
     network = build_network(
         settings.architecture, settings.widths, settings.features, store.num_classes
     )
-    train_classifier(
-        network.to(device()),
-        store.images("train"),
-        store.labels("train"),
-        config.train_network,
-        settings.seed,
-        run.log,
-        partial(track, total=config.train_network.steps, description="classifier"),
-    )
+    with run.keeper as keeper:
+        train_classifier(
+            network.to(device()),
+            store.images("train"),
+            store.labels("train"),
+            config.train_network,
+            settings.seed,
+            run.log,
+            partial(track, total=config.train_network.steps, description="classifier"),
+            keeper,
+        )
     folder = paths.network(config.cell, settings.role.value)
     save_network(network, settings, store.num_classes, folder)
     saved = load_network(folder, device())

@@ -16,6 +16,8 @@ CARRIERS = frozenset(
         "study",
         "study.__main__",
         "study.command",
+        "study.fingerprint",
+        "study.keeper",
         "study.mlflow_content",
         "study.mlflow_store",
         "study.paths",
@@ -118,7 +120,11 @@ def test_nothing_imports_a_stage(graph: grimp.ImportGraph):
         ("study.config", ("study.paths",)),
         ("study.data", ("study.config", "study.paths")),
         ("study.equivariance", ("study.config", "study.paths")),
-        *((name, (*LIBRARY, "study.data", "study.config", "study.paths")) for name in LIBRARY),
+        ("study.keeper", ()),
+        *(
+            (name, (*LIBRARY, "study.data", "study.config", "study.keeper", "study.paths"))
+            for name in LIBRARY
+        ),
         ("study.report", ("study.config", "study.paths", "study.statistics", "study.tracking")),
     ],
 )

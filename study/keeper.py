@@ -1,0 +1,119 @@
+"""State of an unfinished stage: kept on the way, found again if the stage is started anew.
+
+It lies in `work/<stage>/<instance>/<fingerprint>/`, outside what DVC deletes before a run. The
+fingerprint covers parameters, inputs and code, so that a changed stage starts afresh.
+"""
+
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+State = dict[str, Any]
+"""Tensors, numbers, strings, and lists and dictionaries of them: what `weights_only` reads."""
+
+GENERATIONS = 2
+_GRACE_S = 10
+"""Time for a loop to keep its state after SIGTERM, before the process ends in any case."""
+
+_stop = False
+_kept = 0
+
+
+class Keeper:
+    """Keeps and finds a stage's state; a context in which SIGTERM waits for the next `save`.
+
+    Args:
+        folder: where; None: nothing is kept.
+        every_s: seconds between two saves.
+        extra: joined to every state under `run`, and handed to `resume` when one is found.
+        resume: takes back what `extra` gave.
+    """
+
+    def __init__(
+        self,
+        folder: Path | None = None,
+        every_s: float = 60.0,
+        extra: Callable[[], State] = dict,
+        resume: Callable[[State], None] = lambda state: None,
+    ) -> None:
+        self.folder, self.every_s = folder, every_s
+        self.extra, self.resume = extra, resume
+        self.last = time.monotonic()
+
+    def __enter__(self) -> "Keeper":
+        """Let SIGTERM wait."""
+        global _kept
+        _kept += self.folder is not None
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """SIGTERM ends the process at once again."""
+        global _kept
+        _kept -= self.folder is not None
+
+    def restore(self) -> State | None:
+        """The newest state that can be read, or None; a damaged one is named and passed over."""
+        import torch
+
+        for file in reversed(self._files()):
+            try:
+                state = torch.load(file, map_location="cpu", weights_only=True)
+                self.resume(state.pop("run"))
+            except Exception as error:
+                # Whatever a half-written or foreign file makes the reader raise.
+                text = " ".join(str(error).split())[:120]
+                print(f"warning: {file}: cannot be read ({text}); passed over", file=sys.stderr)
+                continue
+            print(f"resumed from {file}", file=sys.stderr)
+            return state
+        return None
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time to save: the interval has passed, or the process shall end."""
+        return self.folder is not None and (_stop or time.monotonic() - self.last >= self.every_s)
+
+    def save(self, state: State) -> None:
+        """Keep a state; ends the process afterwards if that was asked for."""
+        import torch
+
+        if self.folder is None:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        files = self._files()
+        number = int(files[-1].stem.partition("-")[2]) + 1 if files else 0
+        partial = self.folder / "state.partial"
+        with partial.open("wb") as stream:
+            torch.save({**state, "run": self.extra()}, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.replace(self.folder / f"state-{number:08d}.pt")
+        for old in self._files()[:-GENERATIONS]:
+            old.unlink()
+        self.last = time.monotonic()
+        if _stop:
+            sys.exit(128 + signal.SIGTERM)
+
+    def clear(self) -> None:
+        """Forget every state of the instance, also those of other fingerprints."""
+        if self.folder is not None:
+            shutil.rmtree(self.folder.parent, ignore_errors=True)
+
+    def _files(self) -> list[Path]:
+        return sorted(self.folder.glob("state-*.pt")) if self.folder else []
+
+
+def terminate(number: int, frame: FrameType | None) -> None:
+    """Handler of SIGTERM: end at once or, where a state is kept, after the next save."""
+    global _stop
+    if not _kept or _stop:
+        sys.exit(128 + number)
+    _stop = True
+    signal.signal(signal.SIGALRM, terminate)
+    signal.alarm(_GRACE_S)
