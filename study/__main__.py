@@ -36,6 +36,14 @@ def _parser() -> argparse.ArgumentParser:
     track = commands.add_parser("track", help="show a profile's finished stages in MLflow")
     track.add_argument("profile", nargs="?", help="default: the selected profile")
     track.set_defaults(run=_track)
+    doctor = commands.add_parser(
+        "doctor",
+        help="look for faults of machine, checkout and inputs",
+        description="Print one line a fault, with its cure; exit code 1 if there is one.",
+        epilog="example: python -m study doctor --json",
+    )
+    doctor.add_argument("--json", action="store_true", help="everything that was looked at")
+    doctor.set_defaults(run=_doctor)
     add_parsers(commands)
     return parser
 
@@ -72,6 +80,15 @@ def _track(options: argparse.Namespace) -> None:
     from study import tracking
 
     tracking.sync(options.profile or _selected())
+
+
+def _doctor(options: argparse.Namespace) -> None:
+    from study.doctor import examine, report
+
+    findings = examine()
+    print(report(findings, options.json))
+    if any(finding.cure for finding in findings):
+        sys.exit(1)
 
 
 if __name__ == "__main__":
