@@ -1,6 +1,7 @@
 """How a stage module becomes a command: arguments, errors, threads, the end of its parent."""
 
 import ctypes
+import errno
 import fcntl
 import os
 import platform
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from study import paths
-from study.config import STAGES, Cell, ConfigError, load
+from study.config import STAGES, Cell, ConfigError, StudyError, load
 from study.config.stages import StageConfig
 from study.keeper import terminate
 from study.tracking import Run
@@ -42,7 +43,12 @@ def stage(main: Callable[[Config, Run], None], file: str, *, record: bool = True
         cell = Cell.parse(sys.argv[1:])
         config = load(STAGES[name], cell)
         with _only_writer(name, cell), Run(name, cell, config) as run:
-            main(config, run)  # type: ignore[arg-type]
+            try:
+                main(config, run)  # type: ignore[arg-type]
+            except StudyError as error:
+                kept = run.last_state()
+                good = f"; last good state: {paths.shown(kept)}" if kept else ""
+                raise StudyError(f"{error}{good}") from None
             if record:
                 run.finish()
             run.forget()
@@ -70,15 +76,40 @@ def place(module: Module) -> Module:
 
 
 class one_line_errors:
-    """Turn the errors a user can cause into one line on stderr and exit code 2."""
+    """Turn errors that are not the program's into one line on stderr.
+
+    Exit code 2: what the user gave is wrong. Exit code 1: the run could not go on.
+    """
 
     def __enter__(self) -> None:
         """Nothing to set up."""
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
         if isinstance(error, ConfigError | FileNotFoundError):
-            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-            sys.exit(2)
+            _end(error, 2)
+        if isinstance(error, StudyError):
+            _end(error, 1)
+        if isinstance(error, OSError) and error.errno in _CURES:
+            place = error.filename or "a file"
+            _end(f"{place}: {error.strerror}: {_CURES[error.errno]}", 1)
+        if type(error).__name__ == "OutOfMemoryError":
+            text = str(error).partition(". ")[0]
+            _end(f"{text}: lower batch_size (or micro_batch_size), or free the GPU: nvidia-smi", 1)
+
+
+_FREE = "free some space (dvc gc --workspace removes old results), then start again"
+_CURES = {
+    errno.ENOSPC: _FREE,
+    errno.EDQUOT: _FREE,
+    errno.EACCES: "must be readable and writable by this user",
+    errno.EPERM: "must be readable and writable by this user",
+    errno.EROFS: "must be on a file system that can be written",
+}
+
+
+def _end(error: object, code: int) -> None:
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    sys.exit(code)
 
 
 def die_with_parent() -> None:

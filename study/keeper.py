@@ -12,7 +12,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from study.config.checks import StudyError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 State = dict[str, Any]
 """Tensors, numbers, strings, and lists and dictionaries of them: what `weights_only` reads."""
@@ -100,6 +105,10 @@ class Keeper:
         if _stop:
             sys.exit(128 + signal.SIGTERM)
 
+    def last_state(self) -> Path | None:
+        """File of the newest state."""
+        return next(iter(reversed(self._files())), None)
+
     def clear(self) -> None:
         """Forget every state of the instance, also those of other fingerprints."""
         if self.folder is not None:
@@ -107,6 +116,17 @@ class Keeper:
 
     def _files(self) -> list[Path]:
         return sorted(self.folder.glob("state-*.pt")) if self.folder else []
+
+
+def check_weights(network: "nn.Module", step: int) -> None:
+    """Refuse to keep weights from which nothing could go on.
+
+    Raises:
+        StudyError: a weight is not finite.
+    """
+    for name, weight in network.named_parameters():
+        if not bool(weight.isfinite().all()):
+            raise StudyError(f"step {step}: weight {name}: must be finite")
 
 
 def terminate(number: int, frame: FrameType | None) -> None:

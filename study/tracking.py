@@ -85,6 +85,10 @@ class Run:
             self._keeper = Keeper(folder, every_s, self._state, self._resume)
         return self._keeper
 
+    def last_state(self) -> Path | None:
+        """File of the newest state kept."""
+        return self._keeper.last_state() if self._keeper else None
+
     def forget(self) -> None:
         """Clear the unfinished state, since the stage has finished."""
         if self._keeper is not None:

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import signal
@@ -9,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from study import command, paths
-from study.config import Cell, ConfigError
+from study.config import Cell, ConfigError, StudyError
 from study.config.stages import PrepareData
 from study.tracking import Run
 
@@ -171,3 +173,30 @@ def test_the_lock_of_a_stage_that_failed_is_free(execute: Callable[..., Any]) ->
     with pytest.raises(SystemExit):
         execute(fails_with(ConfigError("wrong")))
     execute()
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "a/b.npy"), "a/b.npy: No space left"),
+        (PermissionError(errno.EACCES, "Permission denied", "a/b"), "a/b: Permission denied: must"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"), "lower batch_size"),
+        (StudyError("step 3: loss = nan: must be finite"), "step 3: loss = nan: must be finite"),
+    ],
+)
+def test_what_stops_a_run_is_one_line_with_the_cure(
+    execute: Callable[..., Any], capsys: pytest.CaptureFixture[str], error: Exception, words: str
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        execute(fails_with(error))
+    assert stopped.value.code == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert words in line
+
+
+def test_a_mistake_of_the_program_keeps_its_traceback(execute: Callable[..., Any]) -> None:
+    with pytest.raises(ZeroDivisionError):
+        execute(fails_with(ZeroDivisionError()))
+    with pytest.raises(OSError, match="odd"):
+        execute(fails_with(OSError(errno.EIO, "odd")))

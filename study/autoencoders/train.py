@@ -14,10 +14,10 @@ from study.autoencoders.losses import adaptive_weight
 from study.autoencoders.models import Autoencoder
 from study.autoencoders.monitor import Views
 from study.autoencoders.objective import Recipe, draw_branch, forward, loss
-from study.config import ArmConfig, AutoencoderTrainingConfig, Precision, Trainable
+from study.config import ArmConfig, AutoencoderTrainingConfig, Precision, StudyError, Trainable
 from study.config.seeds import derive
 from study.data.store import to_float
-from study.keeper import Keeper
+from study.keeper import Keeper, check_weights
 
 Log = Callable[[int, dict[str, float]], None]
 
@@ -57,7 +57,7 @@ def train_autoencoder(
 
     Raises:
         ConfigError: the autoencoder's factor does not divide the image side.
-        RuntimeError: a loss term is not finite.
+        StudyError: a loss term is not finite.
     """
     device = next(autoencoder.parameters()).device
     side = autoencoder.latent_side(images)
@@ -83,6 +83,8 @@ def train_autoencoder(
     autoencoder.precision = config.precision
     for step in steps(range(first, config.steps)):
         if keeper.due:
+            meter.check(step)
+            check_weights(autoencoder, step)
             state = {name: part.state_dict() for name, part in parts.items()}
             progress = {"step": step, "areas": areas, "sums": meter.sums, "count": meter.count}
             keeper.save({**state, **progress})
@@ -162,16 +164,21 @@ class _Meter:
         """Whether an interval is complete."""
         return self.count == self.every
 
-    def means(self, step: int) -> dict[str, float]:
-        """Means since the last call.
+    def check(self, step: int) -> dict[str, float]:
+        """Means so far.
 
         Raises:
-            RuntimeError: a term is not finite.
+            StudyError: a term is not finite.
         """
         means = {name: float(total) / self.count for name, total in self.sums.items()}
         for name, value in means.items():
             if not math.isfinite(value):
-                raise RuntimeError(f"step {step}: loss term {name} = {value}: must be finite")
+                raise StudyError(f"step {step}: loss term {name} = {value}: must be finite")
+        return means
+
+    def means(self, step: int) -> dict[str, float]:
+        """Means since the last call; errors as those of `check`."""
+        means = self.check(step)
         self.sums, self.count = {}, 0
         return means
 

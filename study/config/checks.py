@@ -7,6 +7,10 @@ class ConfigError(ValueError):
     """A parameter is missing, unknown, of the wrong type or out of range; the text is one line."""
 
 
+class StudyError(RuntimeError):
+    """Training or measuring cannot go on; the text is one line that says where and why."""
+
+
 class Checked:
     """Base of the parameter dataclasses."""
 

@@ -10,7 +10,7 @@ import torch
 from study.autoencoders.models import Autoencoder
 from study.autoencoders.monitor import Monitor, Views
 from study.autoencoders.train import train_autoencoder
-from study.config import ArmConfig, AutoencoderTrainingConfig, Family
+from study.config import ArmConfig, AutoencoderTrainingConfig, Family, StudyError
 from study.evaluation.networks.perceptual import PerceptualDistance
 from study.keeper import Keeper
 
@@ -59,3 +59,31 @@ def test_an_interrupted_run_ends_as_an_undisturbed_one(
     found = train(None, Keeper(tmp_path / "a" / "b", every_s=0), log).state_dict()
     assert all(torch.equal(value, found[name]) for name, value in expected.items())
     assert log == undisturbed
+
+
+def test_a_state_that_is_not_finite_is_not_kept(
+    make_autoencoder: Callable[[Family], Autoencoder],
+    images: np.ndarray,
+    perceptual: PerceptualDistance,
+    make_training: Callable[..., AutoencoderTrainingConfig],
+    tmp_path: Path,
+) -> None:
+    autoencoder = make_autoencoder(Family.kl)
+    keeper = Keeper(tmp_path / "a" / "b", every_s=0)
+    config = make_training(steps=500)
+
+    def steps(span: range) -> Iterator[int]:
+        for step in span:
+            if step == 2:
+                with torch.no_grad():
+                    autoencoder.last_layer().fill_(torch.nan)
+            yield step
+
+    with pytest.raises(StudyError, match="step 2: weight .* must be finite"):
+        train_autoencoder(
+            autoencoder, images, config, None, Views(perceptual), 0, lambda *_: None, steps, keeper
+        )
+    kept = Keeper(tmp_path / "a" / "b").restore()
+    assert kept is not None
+    assert kept["step"] == 1
+    assert all(value.isfinite().all() for value in kept["autoencoder"].values())
