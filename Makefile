@@ -5,6 +5,7 @@
 
 PYTHON ?= python3
 PORT ?= 5000
+KILLS ?= 100
 
 BIN := $(CURDIR)/.venv/bin
 READY := .venv/.installed
@@ -13,7 +14,7 @@ RUN := PATH="$(BIN):$$PATH" DVC_NO_ANALYTICS=1 MLFLOW_DISABLE_TELEMETRY=true DO_
 SUPPORTED := (3, 11) <= sys.version_info[:2] <= (3, 13)
 FAST := not slow and not gpu and not network
 
-.PHONY: study setup test unit test-all lint ui
+.PHONY: study setup test unit test-all soak lint ui
 
 study: $(READY)
 ifdef PROFILE
@@ -32,6 +33,9 @@ unit: $(READY)
 
 test-all: $(READY)
 	@$(RUN) python -m pytest -m "not gpu and not network"
+
+soak: $(READY)
+	@$(RUN) python tests/faults/soak.py --kills $(KILLS)
 
 lint: $(READY)
 	@$(RUN) ruff check

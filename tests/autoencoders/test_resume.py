@@ -79,7 +79,7 @@ def test_a_state_that_is_not_finite_is_not_kept(
                     autoencoder.last_layer().fill_(torch.nan)
             yield step
 
-    with pytest.raises(StudyError, match="step 2: weight .* must be finite"):
+    with pytest.raises(StudyError, match=r"step 2: weight .* must be finite"):
         train_autoencoder(
             autoencoder, images, config, None, Views(perceptual), 0, lambda *_: None, steps, keeper
         )

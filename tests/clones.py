@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 
 # What would reach into the clone from outside, or lead out of it.
 _FOREIGN = ("DVC_", "GIT_", "STUDY_", "MLFLOW_", "PYTHONSAFEPATH", "PYTHONPATH")
