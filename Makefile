@@ -6,6 +6,7 @@
 PYTHON ?= python3
 PORT ?= 5000
 KILLS ?= 100
+ADVISORIES := https://pypi.org/pypi/pip/json
 
 BIN := $(CURDIR)/.venv/bin
 READY := .venv/.installed
@@ -14,7 +15,7 @@ RUN := PATH="$(BIN):$$PATH" DVC_NO_ANALYTICS=1 MLFLOW_DISABLE_TELEMETRY=true DO_
 SUPPORTED := (3, 11) <= sys.version_info[:2] <= (3, 13)
 FAST := not slow and not gpu and not network
 
-.PHONY: study setup test unit test-all soak lint ui
+.PHONY: study setup test unit test-all soak audit lint ui
 
 study: $(READY)
 ifdef PROFILE
@@ -36,6 +37,14 @@ test-all: $(READY)
 
 soak: $(READY)
 	@$(RUN) python tests/faults/soak.py --kills $(KILLS)
+
+# Known vulnerabilities of what the lock pins, by the Python Packaging Advisory Database.
+audit: $(READY)
+	@if .venv/bin/python -c 'import urllib.request as u; u.urlopen("$(ADVISORIES)", timeout=10)' \
+		2>/dev/null; then \
+		$(RUN) pip-audit --requirement requirements.lock --no-deps --disable-pip \
+			--progress-spinner off; \
+	else echo "audit skipped: $(ADVISORIES) cannot be reached"; fi
 
 lint: $(READY)
 	@$(RUN) ruff check
