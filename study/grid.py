@@ -4,6 +4,7 @@
 `params/study.yaml`, which the `foreach` stages of `dvc.yaml` read.
 """
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict
@@ -15,15 +16,17 @@ from study import paths
 from study.autoencoders.weights import digest_weights, local
 from study.config import (
     STAGES,
+    AlignmentTarget,
     AutoencoderConfig,
     Cell,
     ConfigError,
     DataConfig,
-    Objective,
+    REPAConfig,
     Role,
     Scaling,
     Source,
     choices,
+    generator_group,
     load_grid,
     load_group,
 )
@@ -72,8 +75,6 @@ def _check_shape(grid: Grid, file: str) -> None:
 
     name("data", "data", grid["data"])
     name("evaluation", "evaluation", grid["evaluation"])
-    for role in _roles(grid) if isinstance(grid["generators"], list) else ():
-        name("network", "networks", _network(role, grid))
     seeds = grid["seeds"]
     whole = isinstance(seeds, list) and all(type(s) is int and s >= 0 for s in seeds)
     require(whole and bool(seeds), "seeds", seeds, "a list of whole numbers from 0")
@@ -115,6 +116,8 @@ def _check_shape(grid: Grid, file: str) -> None:
             entry["scaling"],
             f"one of {', '.join(scalings)}",
         )
+    for role in _roles(grid):
+        name("network", "networks", network_of(role, grid))
 
 
 def expand(profile: str, grid: Grid) -> Grid:
@@ -144,7 +147,7 @@ def expand(profile: str, grid: Grid) -> Grid:
     add("check_study", base)
     add("prepare_data", data, source=_source("data", grid["data"], base))
     for role in _roles(grid):
-        add("train_network", made(data, role=role.value, network=_network(role, grid)))
+        add("train_network", made(data, role=role.value, network=network_of(role, grid)))
     add("reference_statistics", made(data, evaluation=grid["evaluation"]))
     for seed in grid["seeds"]:
         for autoencoder, arms in grid["autoencoders"].items():
@@ -160,6 +163,7 @@ def expand(profile: str, grid: Grid) -> Grid:
                 add("finetune_autoencoder", cell, source=origin)
                 add("evaluate_autoencoder", made(cell, evaluation=grid["evaluation"]))
         for entry in grid["generators"]:
+            target = alignment(entry)
             for arm in entry["arms"]:
                 latents = made(data, autoencoder=entry["autoencoder"], arm=arm, seed=seed)
                 add("cache_latents", latents)
@@ -169,9 +173,12 @@ def expand(profile: str, grid: Grid) -> Grid:
                     scaling=entry["scaling"],
                     backbone=entry["backbone"],
                 )
-                aligned = entry["generator"] == Objective.repa.value
-                source = paths.network(data, "target") if aligned else paths.latents(latents)
-                add("train_generator", cell, source=str(source.relative_to(paths.ROOT)))
+                source = str(paths.latents(latents).relative_to(paths.ROOT))
+                if target is not None and target.target is AlignmentTarget.in_domain:
+                    source = str(paths.network(data, "target").relative_to(paths.ROOT))
+                elif target is not None and _local(target.target_weights):
+                    source = _source("generator", entry["generator"], base)
+                add("train_generator", cell, source=source)
                 add(
                     "evaluate_generator",
                     Cell(
@@ -189,14 +196,20 @@ def expand(profile: str, grid: Grid) -> Grid:
     }
 
 
+def alignment(entry: dict[str, Any]) -> REPAConfig | None:
+    """What the generator of an entry aligns with; None where it does not."""
+    config = generator_group(entry["generator"])
+    return config if isinstance(config, REPAConfig) else None
+
+
 def _roles(grid: Grid) -> list[Role]:
     """Networks that the grid needs; what REPA aligns with only where there is REPA."""
-    repa = Objective.repa.value
-    aligned = any(isinstance(e, dict) and e.get("generator") == repa for e in grid["generators"])
-    return [role for role in Role if role is not Role.target or aligned]
+    targets = [config.target for e in grid["generators"] if (config := alignment(e))]
+    own = AlignmentTarget.in_domain in targets
+    return [role for role in Role if role is not Role.target or own]
 
 
-def _network(role: Role, grid: Grid) -> str:
+def network_of(role: Role, grid: Grid) -> str:
     """File of `params/network`: the role, in the grid's size."""
     return f"{role.value}_{grid['networks']}"
 
@@ -226,9 +239,24 @@ def write_manifests(grid: Grid) -> None:
         if local(config):
             file = manifest_file("autoencoder", name)
             _refresh(file, str(config.weights), partial(digest_weights, config))
+    for entry in grid["generators"]:
+        target = alignment(entry)
+        if target is not None and _local(target.target_weights):
+            file, weights = manifest_file("generator", entry["generator"]), target.target_weights
+            _refresh(file, str(weights), partial(_digest, str(weights)))
+
+
+def _local(weights: str | None) -> bool:
+    return weights is not None and weights.startswith("weights/")
+
+
+def _digest(weights: str) -> dict[str, Any]:
+    content = (paths.ROOT / weights).read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    return {"path": weights, "size": len(content), "sha256": digest}
 
 
 def _refresh(file: Path, path: str, digest: Callable[[], dict[str, Any]]) -> None:
-    if (paths.ROOT / path).is_dir():
+    if (paths.ROOT / path).exists():
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(digest(), indent=1) + "\n")

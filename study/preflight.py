@@ -7,6 +7,7 @@ from study import paths
 from study.autoencoders.weights import check_weights, downsampling_factor
 from study.config import (
     STAGES,
+    AlignmentTarget,
     AutoencoderConfig,
     AutoencoderTrainingConfig,
     BackboneConfig,
@@ -23,21 +24,25 @@ from study.config import (
     REPAConfig,
     Role,
     SamplingMethod,
+    Weights,
     load,
     load_grid,
     load_group,
 )
+from study.config.claims import load_claims
+from study.config.generator_rules import check_grids, check_sampler, check_target
 from study.config.stages import (
     EvaluateAutoencoder,
     EvaluateGenerator,
     FinetuneAutoencoder,
     PrepareData,
     PretrainAutoencoder,
+    ReferenceStatistics,
     TrainGenerator,
     TrainNetwork,
 )
 from study.data.sources import check_source
-from study.grid import Grid, expand, read_profile, write_manifests
+from study.grid import Grid, alignment, expand, network_of, read_profile, write_manifests
 
 INCEPTION_FEATURES = 2048
 SMALLEST_SIDE_WITH_DISCRIMINATOR = 32
@@ -46,12 +51,17 @@ SMALLEST_SIDE_WITH_DISCRIMINATOR = 32
 LEAST_FREE_BYTES = 2e9
 """Free disk space below which nothing is started."""
 
-_ODE_AND_SDE = (SamplingMethod.euler, SamplingMethod.heun, SamplingMethod.euler_maruyama)
+_ODE_AND_SDE = (
+    SamplingMethod.euler,
+    SamplingMethod.heun,
+    SamplingMethod.dopri5,
+    SamplingMethod.euler_maruyama,
+)
 SAMPLERS = {
     Objective.dit: (SamplingMethod.ddpm, SamplingMethod.ddim),
     Objective.sit: _ODE_AND_SDE,
     Objective.repa: _ODE_AND_SDE,
-    Objective.maskgit: (SamplingMethod.confidence,),
+    Objective.maskgit: (SamplingMethod.confidence, SamplingMethod.halton),
 }
 
 
@@ -69,6 +79,7 @@ def select(profile: str, overrides: dict[str, str]) -> Path:
     """
     from omegaconf import OmegaConf
 
+    load_claims(paths.PARAMS / "claims.yaml")
     grid = read_profile(profile, overrides)
     check_instances(expand(profile, grid))
     check_inputs(profile, grid)
@@ -91,6 +102,7 @@ def check_grid(profile: str) -> None:
     if selected.get("profile") != profile:
         rule = f"must be {profile!r}; run python -m study use {profile}"
         raise ConfigError(f"params/study.yaml: profile = {selected.get('profile')!r}: {rule}")
+    load_claims(paths.PARAMS / "claims.yaml")
     check_instances(selected)
     item = next(iter(selected["reference_statistics"].values()))
     chosen = {key: item[key] for key in ("data", "evaluation")}
@@ -107,8 +119,11 @@ def check_instances(selected: Grid) -> None:
                 case TrainGenerator():
                     _check_generator(config)
                 case EvaluateGenerator():
-                    _check_sampling(config)
+                    _check_sampling(config, selected)
                     _check_count(selected, "evaluate_generator", "num_samples", config)
+                    _check_count(selected, "evaluate_generator", "reconstructions", config)
+                case ReferenceStatistics():
+                    _check_count(selected, "reference_statistics", "degraded_images", config)
                 case EvaluateAutoencoder():
                     _check_count(selected, "evaluate_autoencoder", "num_images", config)
                 case PretrainAutoencoder():
@@ -136,15 +151,10 @@ def _check_generator(config: TrainGenerator) -> None:
         given = f"patch_size = {config.backbone.patch_size}"
         raise ConfigError(f"{backbone}: {given}: must be 1 for generator {cell.generator}")
     if isinstance(config.generator, REPAConfig):
-        depth = config.generator.projection_depth
-        if depth > config.backbone.depth:
-            raise ConfigError(
-                f"params/generator/{cell.generator}.yaml: projection_depth = {depth}: must be at "
-                f"most depth {config.backbone.depth} of {backbone}"
-            )
+        check_target(str(cell.generator), config.generator)
 
 
-def _check_sampling(config: EvaluateGenerator) -> None:
+def _check_sampling(config: EvaluateGenerator, selected: Grid) -> None:
     cell, method = config.cell, config.sampler.method
     allowed = SAMPLERS[config.generator.objective]
     if method not in allowed:
@@ -153,6 +163,13 @@ def _check_sampling(config: EvaluateGenerator) -> None:
             f"params/sampler/{cell.sampler}.yaml: method = {method.value!r}: must be one of "
             f"{known} for generator {cell.generator}"
         )
+    check_sampler(str(cell.sampler), config.sampler)
+    if config.sampler.weights is Weights.raw:
+        choice = selected["train_generator"][cell.instance].items()
+        trained = load(TrainGenerator, Cell(**{k: v for k, v in choice if k != "source"}))
+        if not trained.train_generator.raw_weights:
+            rule = f"needs train_generator.raw_weights true in params/profile/{cell.profile}.yaml"
+            raise ConfigError(f"params/sampler/{cell.sampler}.yaml: weights = 'raw': {rule}")
     steps = config.evaluate_generator.num_steps
     if isinstance(config.generator, DiTConfig) and steps > config.generator.num_timesteps:
         raise ConfigError(
@@ -162,7 +179,10 @@ def _check_sampling(config: EvaluateGenerator) -> None:
 
 
 def _check_count(
-    selected: Grid, section: str, field: str, config: EvaluateGenerator | EvaluateAutoencoder
+    selected: Grid,
+    section: str,
+    field: str,
+    config: EvaluateGenerator | EvaluateAutoencoder | ReferenceStatistics,
 ) -> None:
     """Images of a distance: twice the feature dimension, and not more than there are."""
     cell = config.cell
@@ -175,7 +195,8 @@ def _check_count(
     if count < least and not config.evaluation.allow_few_samples:
         raise ConfigError(f"{given}: must be at least {least}, twice the feature dimension")
     there = load(PrepareData, cell.only("data")).prepare_data.validation_images
-    if isinstance(config, EvaluateAutoencoder) and there is not None and count > there:
+    held_out = isinstance(config, EvaluateAutoencoder | ReferenceStatistics)
+    if held_out and there is not None and count > there:
         raise ConfigError(f"{given}: must be at most prepare_data.validation_images {there}")
 
 
@@ -224,19 +245,23 @@ def check_inputs(profile: str, grid: Grid) -> None:
         config = load_group(AutoencoderConfig, "autoencoder", name)
         check_weights(config)
         factor = downsampling_factor(config)
-        patches = {
-            load_group(BackboneConfig, "backbone", entry["backbone"]).patch_size
-            for entry in grid["generators"]
-            if entry["autoencoder"] == name
-        }
+        entries = [entry for entry in grid["generators"] if entry["autoencoder"] == name]
+        backbones = [load_group(BackboneConfig, "backbone", e["backbone"]) for e in entries]
+        patches = {backbone.patch_size for backbone in backbones}
         for patch in sorted(patches | {1}):
             if factor and side % (factor * patch):
                 raise ConfigError(
                     f"params/profile/{profile}.yaml: prepare_data.image_size = {side}: must be a "
                     f"multiple of {factor * patch}: factor {factor} of {name}, patch size {patch}"
                 )
+        for entry, backbone in zip(entries, backbones, strict=True):
+            target = alignment(entry)
+            if factor and target and target.target is AlignmentTarget.in_domain:
+                network = network_of(Role.target, grid)
+                widths = load_group(NetworkConfig, "network", network).widths
+                check_grids(network, widths, backbone, factor, name)
     evaluation = load_group(EvaluationConfig, "evaluation", grid["evaluation"])
-    for field in ("weights", "lpips"):
+    for field in ("weights", "lpips", "adm_reference"):
         file = f"params/evaluation/{grid['evaluation']}.yaml"
         _require_file(f"{file}: {field}", getattr(evaluation, field))
     free = shutil.disk_usage(paths.ROOT).free

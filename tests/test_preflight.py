@@ -89,7 +89,7 @@ def test_a_broken_parameter_of_any_stage_is_found(small: Path, params: Path, edi
     [
         (
             {"sampler": "ddim"},
-            "params/sampler/ddim.yaml: method = 'ddim': must be one of euler, heun, euler_maruyama",
+            "params/sampler/ddim.yaml: method = 'ddim': must be one of euler, heun, dopri5, euler",
         ),
         (
             {"generator": "dit"},
@@ -120,8 +120,8 @@ def test_parts_that_do_not_fit_are_refused(
 
 def test_repa_projects_from_a_block_there_is(small: Path, params: Path, edit: Edit) -> None:
     edit(small, "grid", "generators", value=[SIT | {"generator": "repa"}])
-    edit(params / "generator" / "repa.yaml", "projection_depth", value=9)
-    refused("params/generator/repa.yaml: projection_depth = 9: must be at most depth 4")
+    edit(params / "backbone" / "Ti_2.yaml", "projection_depth", value=9)
+    refused("params/backbone/Ti_2.yaml: projection_depth = 9: must be at most depth 4")
 
 
 @pytest.fixture

@@ -43,7 +43,17 @@ def refused() -> str:
 @pytest.mark.parametrize(
     ("file", "before", "after", "words"),
     [
-        ("profile/laptop.yaml", "num_samples: 512", "num_samples: 100", "at least 128"),
+        (
+            "profile/laptop.yaml",
+            "num_samples: 512, num_steps: 24, num_token_steps: 8, micro_batch_size: 128, "
+            "grid_images: 36, reconstructions: 512, nearest_samples: 512",
+            "num_samples: 100, num_steps: 24, num_token_steps: 8, micro_batch_size: 128, "
+            "grid_images: 36, reconstructions: 512, nearest_samples: 100",
+            "num_samples = 100: must be at least 128",
+        ),
+        ("profile/laptop.yaml", "reconstructions: 512", "reconstructions: 100", "at least 128"),
+        ("profile/laptop.yaml", "degraded_images: 512", "degraded_images: 100", "at least 128"),
+        ("profile/laptop.yaml", "degraded_images: 512", "degraded_images: 5000", "at most"),
         ("profile/laptop.yaml", "num_images: 512", "num_images: 5000", "at most"),
         (
             "profile/laptop.yaml",

@@ -34,8 +34,10 @@ from study.config.evaluation import (
     ReferenceStatisticsConfig,
     SamplerConfig,
     SamplingMethod,
+    Weights,
 )
 from study.config.generator import (
+    AlignmentTarget,
     BackboneConfig,
     DiTConfig,
     GeneratorConfig,
@@ -47,11 +49,12 @@ from study.config.generator import (
     TrainGeneratorConfig,
 )
 from study.config.latents import LatentSpec
-from study.config.load import choices, load, load_grid, load_group, plain
+from study.config.load import choices, generator_group, load, load_grid, load_group, plain
 from study.config.stages import STAGES
 
 __all__ = [
     "STAGES",
+    "AlignmentTarget",
     "ArmConfig",
     "AutoencoderConfig",
     "AutoencoderTrainingConfig",
@@ -88,7 +91,9 @@ __all__ = [
     "TrainGeneratorConfig",
     "TrainNetworkConfig",
     "Trainable",
+    "Weights",
     "choices",
+    "generator_group",
     "load",
     "load_grid",
     "load_group",

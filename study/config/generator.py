@@ -15,6 +15,16 @@ class Objective(Enum):
     maskgit = "maskgit"
 
 
+class AlignmentTarget(Enum):
+    """Frozen encoders that REPA aligns with: the study's own network, or DINOv2 by its size."""
+
+    in_domain = "in_domain"
+    dinov2_small = "dinov2_small"
+    dinov2_base = "dinov2_base"
+    dinov2_large = "dinov2_large"
+    dinov2_giant = "dinov2_giant"
+
+
 class Scaling(Enum):
     """How a generator's latents are scaled: per-channel moments, or the published factor."""
 
@@ -31,10 +41,16 @@ class BackboneConfig(Checked):
     heads: int
     patch_size: int
     mlp_ratio: float
+    projection_depth: int
+    """REPA: block after which hidden tokens are projected (published 8; deviation 22)."""
+    projection_width: int
+    """REPA: width of the projection MLP (published 2048)."""
 
     def __post_init__(self) -> None:
-        self._at_least(1, "depth", "heads", "patch_size")
+        self._at_least(1, "depth", "heads", "patch_size", "projection_depth", "projection_width")
         self._above(0, "mlp_ratio")
+        rule = f"at most depth {self.depth}"
+        self._rule("projection_depth", self.projection_depth <= self.depth, rule)
         self._rule("width", self.width % (4 * self.heads) == 0, "a multiple of 4 times heads")
 
 
@@ -71,16 +87,21 @@ class REPAConfig(SiTConfig):
 
     projection_weight: float
     """Weight of the alignment term (published 0.5)."""
-    projection_depth: int
-    """Block after which hidden tokens are projected (published 8 for L and XL)."""
-    projection_width: int
-    """Width of the projection MLP (published 2048)."""
+    target: AlignmentTarget
+    """Published: dinov2_base."""
+    target_weights: str | None
+    """DINOv2: a file below weights/, else a hub id, the only thing that is ever downloaded."""
 
     def __post_init__(self) -> None:
         # Not super(): a dataclass with slots is a new class, which zero-argument super misses.
         SiTConfig.__post_init__(self)
         self._above(0, "projection_weight")
-        self._at_least(1, "projection_depth", "projection_width")
+        own = self.target is AlignmentTarget.in_domain
+        self._rule(
+            "target_weights",
+            (self.target_weights is None) == own,
+            "null for target in_domain, else a file below weights/ or a hub id",
+        )
 
 
 @dataclass(kw_only=True, slots=True)
@@ -89,12 +110,16 @@ class MaskGITConfig(Checked):
 
     objective: Objective
     schedule: str
-    """cosine or linear share of masked tokens."""
+    """cosine, linear or arccos share of masked tokens."""
     label_smoothing: float
+    dropout: float
+    """Share of activations dropped after attention and in the MLP (published 0.1)."""
 
     def __post_init__(self) -> None:
-        self._rule("schedule", self.schedule in ("cosine", "linear"), "cosine or linear")
+        known = ("cosine", "linear", "arccos")
+        self._rule("schedule", self.schedule in known, "cosine, linear or arccos")
         self._within(0, 1, "label_smoothing")
+        self._rule("dropout", 0 <= self.dropout < 1, "from 0 to below 1")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -115,6 +140,8 @@ class TrainGeneratorConfig(Checked):
     """The half-life is at most this share of the images seen so far."""
     checkpoints: list[float]
     """Fractions of the run at which weights are kept, ascending, last 1."""
+    raw_weights: bool
+    """Whether the trained weights are kept beside their EMA, for samplers with weights `raw`."""
 
     def __post_init__(self) -> None:
         self._at_least(1, "steps", "batch_size", "ema_half_life_images")

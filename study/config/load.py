@@ -9,7 +9,7 @@ from typing import Any, TypeVar, get_type_hints
 from study import paths
 from study.config.cell import Cell
 from study.config.checks import ConfigError
-from study.config.generator import OBJECTIVES
+from study.config.generator import OBJECTIVES, GeneratorConfig
 from study.config.stages import StageConfig
 
 Config = TypeVar("Config", bound=StageConfig)
@@ -35,12 +35,12 @@ def load(schema: type[Config], cell: Cell) -> Config:
     values: dict[str, Any] = {}
     for name, hint in hints.items():
         if name in groups:
-            values[name] = _convert(hint, raw[name], f"params/{name}/{groups[name]}.yaml: ")
+            values[name] = convert(hint, raw[name], f"params/{name}/{groups[name]}.yaml: ")
         else:
             file = f"params/profile/{cell.profile}.yaml"
             if name not in raw["profile"]:
                 raise ConfigError(f"{file}: {name}: missing section")
-            values[name] = _convert(hint, raw["profile"][name], f"{file}: {name}.")
+            values[name] = convert(hint, raw["profile"][name], f"{file}: {name}.")
     return schema(cell=cell, **values)
 
 
@@ -50,7 +50,19 @@ def load_group(schema: type[Group], group: str, name: str) -> Group:
     Raises:
         ConfigError: one line that names file, field, value and rule.
     """
-    return _convert(schema, _compose({group: name})[group], f"params/{group}/{name}.yaml: ")
+    return convert(schema, _compose({group: name})[group], f"params/{group}/{name}.yaml: ")
+
+
+def generator_group(name: str) -> GeneratorConfig:
+    """One choice of group `generator`, of the type that its objective has.
+
+    Raises:
+        ConfigError: one line that names file, field, value and rule.
+    """
+    _require_choice("generator", name)
+    # Not composed: a grid asks for this often, and one file composes to itself.
+    raw = load_grid(paths.PARAMS / "generator" / f"{name}.yaml")
+    return convert(GeneratorConfig, raw, f"params/generator/{name}.yaml: ")
 
 
 def load_grid(path: Path) -> dict[str, Any]:
@@ -126,7 +138,12 @@ def _compose(selection: dict[str, str]) -> dict[str, Any]:
         raise ConfigError(f"params: {selection}: {_one_line(cause)}") from None
 
 
-def _convert(hint: Any, values: Any, where: str) -> Any:
+def convert(hint: Any, values: Any, where: str) -> Any:
+    """A mapping as a checked dataclass; `where` begins the message of an error.
+
+    Raises:
+        ConfigError: one line that names file, field, value and rule.
+    """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
@@ -152,7 +169,7 @@ def _convert(hint: Any, values: Any, where: str) -> Any:
 
 def _objective_schema(values: dict[str, Any], where: str) -> Any:
     name = values.get("objective")
-    if name not in OBJECTIVES:
+    if not isinstance(name, str) or name not in OBJECTIVES:
         raise ConfigError(f"{where}objective = {name!r}: must be one of {', '.join(OBJECTIVES)}")
     return OBJECTIVES[name]
 

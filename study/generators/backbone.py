@@ -1,7 +1,7 @@
-"""The transformer shared by all generators: adaLN-Zero blocks [DiT, 2212.09748, Sec. 3].
+"""The transformer of DiT, SiT and REPA: adaLN-Zero blocks [DiT, 2212.09748, Sec. 3].
 
-Parameters carry the names of the published DiT weights. `Transformer` sees latents and time,
-`TokenTransformer` sees tokens; both see a class, whose last index is the null class.
+Parameters carry the names of the published DiT weights. It sees latents, time and a class, whose
+last index is the null class.
 """
 
 import math
@@ -22,11 +22,14 @@ class TimeEmbedder(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.mlp = nn.Sequential(nn.Linear(FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
+        self.spacing = FREQUENCIES // 2
+        """Steps from rate 1 to rate 1/10000; diffusers has one less than DiT."""
 
     def forward(self, t: Tensor) -> Tensor:
         """Embedding B D of times B, in whatever unit the objective uses."""
         half = FREQUENCIES // 2
-        rates = torch.exp(-math.log(10000) * torch.arange(half, device=t.device) / half)
+        steps = torch.arange(half, device=t.device)
+        rates = torch.exp(-math.log(10000) * steps / self.spacing)
         angles = t.float()[:, None] * rates
         return self.mlp(torch.cat([angles.cos(), angles.sin()], dim=1))
 
@@ -160,32 +163,6 @@ class Transformer(nn.Module):
         batch, p, g = len(x), self.patch_size, self.grid
         x = x.view(batch, g, g, p, p, self.out_channels)
         return x.permute(0, 5, 1, 3, 2, 4).reshape(batch, self.out_channels, g * p, g * p)
-
-
-class TokenTransformer(nn.Module):
-    """Tokens (K is the mask) and class to logits over K tokens (MaskGIT)."""
-
-    def __init__(
-        self, config: BackboneConfig, codebook_size: int, side: int, num_classes: int
-    ) -> None:
-        super().__init__()
-        if config.patch_size != 1:
-            raise ValueError(f"patch_size = {config.patch_size}: must be 1 for tokens")
-        self.mask_token = codebook_size
-        self.token_embedder = nn.Embedding(codebook_size + 1, config.width)
-        self.y_embedder = LabelEmbedder(num_classes, config.width)
-        self.register_buffer("pos_embed", position_embedding(config.width, side)[None])
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
-        self.final_layer = FinalLayer(config.width, codebook_size)
-        initialise(self)
-
-    def forward(self, tokens: Tensor, labels: Tensor) -> Tensor:
-        """B N and B to logits B N K."""
-        x = self.token_embedder(tokens) + self.pos_embed  # B N D
-        condition = self.y_embedder(labels)  # B D
-        for block in self.blocks:
-            x = block(x, condition)
-        return self.final_layer(x, condition)
 
 
 def initialise(network: nn.Module) -> None:

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from study.config import BackboneConfig, GeneratorConfig, LatentSpec, Scaling
+from study.config import BackboneConfig, GeneratorConfig, LatentSpec, Scaling, Weights
 from study.generators.objectives import build_objective
 
 
@@ -21,6 +21,8 @@ class Checkpoint:
     images_seen: int
     file: str
     """EMA weights."""
+    raw_file: str | None
+    """The trained weights themselves, where the run keeps them."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -32,6 +34,8 @@ class GeneratorIndex:
     scaling: Scaling
     features: int
     """Width of REPA's target features; 0 without."""
+    target: str
+    """Name of what REPA aligned with; empty without."""
     checkpoints: list[Checkpoint]
 
     def save(self, folder: Path) -> None:
@@ -55,6 +59,7 @@ def load_index(folder: Path) -> GeneratorIndex:
         spec=LatentSpec(**content["spec"]),
         scaling=Scaling(content["scaling"]),
         features=content["features"],
+        target=content["target"],
         checkpoints=[Checkpoint(**item) for item in content["checkpoints"]],
     )
 
@@ -69,13 +74,21 @@ def load_generator(
     index: GeneratorIndex,
     checkpoint: Checkpoint,
     config: GeneratorConfig,
+    weights: Weights,
     device: torch.device,
 ) -> nn.Module:
-    """The network of one checkpoint with its EMA weights, frozen, in eval mode."""
+    """The network of one checkpoint with its EMA or trained weights, frozen, in eval mode.
+
+    Raises:
+        FileNotFoundError: the run did not keep its trained weights.
+    """
     objective = build_objective(config)
-    weights = load_file(folder / checkpoint.file)
+    file = checkpoint.file if weights is Weights.ema else checkpoint.raw_file
+    if file is None:
+        rule = "needs a run with train_generator.raw_weights"
+        raise FileNotFoundError(f"{folder}: weights = raw: {rule}")
     if hasattr(objective, "features"):
         objective.features = index.features  # pyright: ignore[reportAttributeAccessIssue]
     network = objective.build(index.backbone, index.spec)
-    network.load_state_dict(weights)
+    network.load_state_dict(load_file(folder / file))
     return network.to(device).eval().requires_grad_(False)

@@ -78,7 +78,13 @@ class GeneratorObjective(Protocol):
 
 
 def guided(
-    network: Callable[..., Tensor], x: Tensor, t: Tensor, labels: Tensor, null: int, scale: float
+    network: Callable[..., Tensor],
+    x: Tensor,
+    t: Tensor,
+    labels: Tensor,
+    null: int,
+    scale: float,
+    channels: int | None = None,
 ) -> Tensor:
     """Network output under classifier-free guidance: null + scale (class - null).
 
@@ -89,12 +95,22 @@ def guided(
         labels: B.
         null: index of the null class.
         scale: 1 for none.
+        channels: guide the first ones only, the others stay those of the class; None: all.
     """
     if scale == 1:
         return network(x, t, labels)
     twice = torch.cat([labels, torch.full_like(labels, null)])
     with_class, without = network(torch.cat([x, x]), torch.cat([t, t]), twice).chunk(2)
-    return without + scale * (with_class - without)
+    mixed = without + scale * (with_class - without)
+    if channels is None:
+        return mixed
+    return torch.cat([mixed[:, :channels], with_class[:, channels:]], dim=1)
+
+
+def guidance_at(sampler: SamplerConfig, t: float) -> float:
+    """Guidance scale at t (0: data, 1: noise); 1, which is none, outside the sampler's interval."""
+    first, last = sampler.cfg_interval
+    return sampler.cfg_scale if first <= t <= last else 1.0
 
 
 def times(x: Tensor, dimensions: int) -> Tensor:

@@ -7,17 +7,27 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from study.config import BackboneConfig, LatentSpec, MaskGITConfig, SamplerConfig, SamplingMethod
-from study.generators.backbone import TokenTransformer
-from study.generators.common import Batch, SampleNoise, guided
+from study.generators.common import Batch, SampleNoise, guidance_at, guided
+from study.generators.halton import halton_order
+from study.generators.token_backbone import TokenTransformer
+
+IGNORED = -100
+"""Target of tokens without loss."""
 
 
 def masked_share(schedule: str, progress: Tensor) -> Tensor:
-    """Share of masked tokens at progress 0 (all) to 1 (none) [MaskGIT, Sec. 3.3]."""
-    return torch.cos(math.pi / 2 * progress) if schedule == "cosine" else 1 - progress
+    """Share of masked tokens at progress 0 (all) to 1 (none) [MaskGIT, Sec. 3.3; 2503.17076]."""
+    match schedule:
+        case "cosine":
+            return torch.cos(math.pi / 2 * progress)
+        case "arccos":
+            return 2 / math.pi * torch.arccos(progress)
+        case _:
+            return 1 - progress
 
 
 class MaskGIT:
-    """Objective and sampler of MaskGIT."""
+    """Objective and samplers of MaskGIT."""
 
     needs_images = False
 
@@ -27,7 +37,8 @@ class MaskGIT:
 
     def build(self, backbone: BackboneConfig, spec: LatentSpec) -> nn.Module:
         """The transformer over tokens."""
-        return TokenTransformer(backbone, spec.codebook_size, spec.side, spec.num_classes)
+        dropout = self.config.dropout
+        return TokenTransformer(backbone, spec.codebook_size, spec.side, spec.num_classes, dropout)
 
     def terms(
         self, network: nn.Module, batch: Batch, numbers: torch.Generator
@@ -42,9 +53,14 @@ class MaskGIT:
         )
         order = torch.rand(tokens.shape, generator=numbers, device=device).argsort(1).argsort(1)
         masked = order < (share * tokens.shape[1]).ceil().clamp(min=1)
-        logits = network(tokens.masked_fill(masked, network.mask_token), batch.labels)
+        seen = tokens.masked_fill(masked, network.mask_token)
+        logits = network(seen, batch.labels, numbers)
+        # Not logits[masked]: its shape depends on the data, which a GPU would have to report.
         loss = functional.cross_entropy(
-            logits[masked], tokens[masked], label_smoothing=self.config.label_smoothing
+            logits.flatten(0, 1),
+            tokens.masked_fill(~masked, IGNORED).flatten(),
+            ignore_index=IGNORED,
+            label_smoothing=self.config.label_smoothing,
         )
         return {"cross_entropy": loss}
 
@@ -58,35 +74,70 @@ class MaskGIT:
         sampler: SamplerConfig,
         num_steps: int,
     ) -> Tensor:
-        """Confidence sampling: keep the surest tokens, re-mask the rest; tokens B h w.
+        """Unmask the grid in `num_steps` steps; tokens B h w.
 
-        Confidence is log p plus Gumbel noise times `temperature`, annealed linearly to zero.
+        `confidence`: draw all, keep the surest, mask the rest again. Confidence is log p plus
+        Gumbel noise times `temperature`, annealed linearly to zero. `halton`: draw the next
+        positions of the Halton order, with logits divided by `temperature`.
         """
-        if sampler.method is not SamplingMethod.confidence:
-            raise ValueError(f"method = {sampler.method.value}: must be confidence")
         count = spec.side**2
-        mask = spec.codebook_size
-        tokens = torch.full((len(labels), count), mask, device=labels.device)
+        order = torch.from_numpy(halton_order(spec.side)).to(labels.device)
+        tokens = torch.full((len(labels), count), spec.codebook_size, device=labels.device)
+        temperature = sampler.temperature or 0.0
 
         def logits_of(x: Tensor, _: Tensor, labels: Tensor) -> Tensor:
             return network(x, labels)
 
+        before = 0
         for step in range(num_steps):
+            scale = guidance_at(sampler, 1 - before / count)
+            logits = guided(logits_of, tokens, labels, labels, spec.num_classes, scale).float()
             progress = (step + 1) / num_steps
-            logits = guided(logits_of, tokens, labels, labels, spec.num_classes, sampler.cfg_scale)
-            log_p = logits.float().log_softmax(2)
-            drawn = (log_p + gumbel(noise.uniform((count, spec.codebook_size)))).argmax(2)
-            known = tokens != mask
-            drawn = torch.where(known, tokens, drawn)
-            sure = log_p.gather(2, drawn[..., None])[..., 0]
-            heat = (sampler.temperature or 0.0) * (1 - progress)
-            sure = sure + heat * gumbel(noise.uniform((count,)))
-            sure = sure.masked_fill(known, math.inf)
-            left = float(masked_share(self.config.schedule, torch.tensor(progress)))
-            again = int(left * count)
-            rank = sure.argsort(1).argsort(1)
-            tokens = drawn.masked_fill(rank < again, mask)
+            share = float(masked_share(self.config.schedule, torch.tensor(progress)))
+            known = count - int(share * count)
+            match sampler.method:
+                case SamplingMethod.confidence:
+                    heat = temperature * (1 - progress)
+                    tokens = _surest(tokens, logits, noise, spec.codebook_size, known, heat)
+                case SamplingMethod.halton:
+                    known = min(count, max(known, step + 1))
+                    chosen = order[before:known]
+                    drawn = categorical(logits / temperature, noise.uniform((count,)))
+                    tokens[:, chosen] = drawn[:, chosen]
+                case method:
+                    rule = "must be confidence or halton"
+                    raise ValueError(f"method = {method.value}: {rule}")
+            before = known
         return tokens.view(-1, spec.side, spec.side)
+
+
+def _surest(
+    tokens: Tensor, logits: Tensor, noise: SampleNoise, mask: int, known: int, heat: float
+) -> Tensor:
+    """Tokens after one step of confidence sampling, `known` of them not masked."""
+    count = tokens.shape[1]
+    drawn = categorical(logits, noise.uniform((count,)))
+    fixed = tokens != mask
+    drawn = torch.where(fixed, tokens, drawn)
+    sure = logits.log_softmax(2).gather(2, drawn[..., None])[..., 0]
+    sure = sure + heat * gumbel(noise.uniform((count,)))
+    rank = sure.masked_fill(fixed, math.inf).argsort(1).argsort(1)
+    return drawn.masked_fill(rank < count - known, mask)
+
+
+def categorical(logits: Tensor, uniform: Tensor) -> Tensor:
+    """Indices drawn by inversion of the cumulative distribution, B N.
+
+    In fixed point: sums of whole numbers are the same in any order, on any device.
+
+    Args:
+        logits: B N K.
+        uniform: B N in [0, 1).
+    """
+    below = (logits.softmax(2) * 2.0**40).long().cumsum(2)
+    threshold = (uniform.double() * below[..., -1]).long()
+    drawn = torch.searchsorted(below, threshold[..., None], right=True)[..., 0]
+    return drawn.clamp(max=logits.shape[2] - 1)
 
 
 def gumbel(uniform: Tensor) -> Tensor:

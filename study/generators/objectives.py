@@ -1,17 +1,15 @@
 """From a generator's parameters to its objective."""
 
 from study.config import DiTConfig, GeneratorConfig, MaskGITConfig, REPAConfig
-from study.evaluation.networks.in_domain import InDomainNetwork
 from study.generators.common import GeneratorObjective
 from study.generators.dit import DiT
 from study.generators.maskgit import MaskGIT
 from study.generators.repa import REPA
 from study.generators.sit import SiT
+from study.generators.targets import Target
 
 
-def build_objective(
-    config: GeneratorConfig, target: InDomainNetwork | None = None
-) -> GeneratorObjective:
+def build_objective(config: GeneratorConfig, target: Target | None = None) -> GeneratorObjective:
     """The objective of a configuration.
 
     Args:

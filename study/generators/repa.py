@@ -5,29 +5,24 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from study.config import BackboneConfig, LatentSpec, REPAConfig
-from study.evaluation.networks.in_domain import InDomainNetwork
 from study.generators.backbone import Transformer
 from study.generators.common import Batch
 from study.generators.sit import SiT
+from study.generators.targets import Target
 
 
 class AlignedTransformer(Transformer):
     """The shared transformer with a projection MLP on the tokens of one block."""
 
-    def __init__(
-        self, backbone: BackboneConfig, spec: LatentSpec, config: REPAConfig, features: int
-    ) -> None:
+    def __init__(self, backbone: BackboneConfig, spec: LatentSpec, features: int) -> None:
         super().__init__(backbone, spec.channels, spec.channels, spec.side, spec.num_classes)
-        if config.projection_depth > backbone.depth:
-            rule = f"at most the backbone's depth {backbone.depth}"
-            raise ValueError(f"projection_depth = {config.projection_depth}: must be {rule}")
-        self.depth = config.projection_depth
+        self.depth, hidden = backbone.projection_depth, backbone.projection_width
         self.projector = nn.Sequential(
-            nn.Linear(backbone.width, config.projection_width),
+            nn.Linear(backbone.width, hidden),
             nn.SiLU(),
-            nn.Linear(config.projection_width, config.projection_width),
+            nn.Linear(hidden, hidden),
             nn.SiLU(),
-            nn.Linear(config.projection_width, features),
+            nn.Linear(hidden, features),
         )
 
     def with_projections(self, x: Tensor, t: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -41,16 +36,16 @@ class REPA(SiT):
 
     needs_images = True
 
-    def __init__(self, config: REPAConfig, target: InDomainNetwork | None) -> None:
+    def __init__(self, config: REPAConfig, target: Target | None) -> None:
         super().__init__(config)
-        self.alignment = config
         self.target = target
         self.weights = {"velocity": 1.0, "projection": config.projection_weight}
-        self.features = 0 if target is None else target.embed.out_channels
+        self.features = 0 if target is None else target.channels
+        self.target_name = "" if target is None else target.name
 
     def build(self, backbone: BackboneConfig, spec: LatentSpec) -> nn.Module:
         """The aligned transformer."""
-        return AlignedTransformer(backbone, spec, self.alignment, self.features)
+        return AlignedTransformer(backbone, spec, self.features)
 
     def terms(
         self, network: nn.Module, batch: Batch, numbers: torch.Generator
@@ -58,24 +53,13 @@ class REPA(SiT):
         """Velocity error and negative cosine similarity of tokens [REPA, Eq. 8]."""
         if not isinstance(network, AlignedTransformer) or batch.images is None:
             raise ValueError("REPA: needs an aligned transformer and images in the batch")
+        if self.target is None:
+            raise ValueError("REPA: no target network was given; needed for training")
+        features = self.target.tokens(batch.images, network.grid)  # B N D
         x_t, t, velocity = self.noised(batch, numbers)
         output, projections = network.with_projections(x_t, t, batch.labels)
-        similarity = functional.cosine_similarity(
-            projections, self.target_tokens(batch.images, network.grid), dim=2
-        )
+        similarity = functional.cosine_similarity(projections, features, dim=2)  # B N
         return {
             "velocity": (output - velocity).square().mean(),
             "projection": -similarity.mean(),
         }
-
-    @torch.no_grad()
-    def target_tokens(self, images: Tensor, grid: int) -> Tensor:
-        """Frozen features on the token grid, B N D (average-pooled or interpolated to it)."""
-        if self.target is None:
-            raise ValueError("REPA: no target network was given; needed for training")
-        maps = self.target.grid(images)
-        if maps.shape[-1] > grid:
-            maps = functional.adaptive_avg_pool2d(maps, grid)
-        elif maps.shape[-1] < grid:
-            maps = functional.interpolate(maps, (grid, grid), mode="bilinear")
-        return maps.flatten(2).transpose(1, 2)

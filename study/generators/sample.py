@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from study.config import LatentSpec, SamplerConfig
+from study.config import LatentSpec, SamplerConfig, SamplingMethod
 from study.generators.common import GeneratorObjective, SampleNoise
 
 
@@ -35,18 +35,42 @@ def sample_batches(
     micro_batch_size: int,
     seed: int,
     device: torch.device,
+    process: int = 0,
+    num_processes: int = 1,
 ) -> Iterator[Tensor]:
     """Standardised latents (B c h w) or tokens (B h w) of all samples, in order.
 
     The last micro-batch is padded to full size, so that every sample is computed in a batch of the
-    same shape.
+    same shape. Of several processes each computes every `num_processes`th micro-batch, the same
+    ones that a single process would.
+
+    Args:
+        network: frozen.
+        objective: whose sampler it is.
+        spec: of the latents.
+        labels: of all samples.
+        sampler: method and guidance.
+        num_steps: of the sampler.
+        micro_batch_size: samples per batch.
+        seed: of the noise, which depends on it and on the sample's index alone.
+        device: of the network.
+        process: from 0.
+        num_processes: among which micro-batches are dealt out.
     """
-    for first in range(0, len(labels), micro_batch_size):
+    stride = micro_batch_size * num_processes
+    for first in range(process * micro_batch_size, len(labels), stride):
         indices = list(range(first, first + micro_batch_size))
         chosen = torch.from_numpy(labels[np.minimum(indices, len(labels) - 1)]).to(device)
         noise = SampleNoise(seed, indices, device)
         latents = objective.sample(network, spec, chosen, noise, sampler, num_steps)
         yield latents[: len(labels) - first]
+
+
+def network_calls(method: SamplingMethod, num_steps: int) -> int | None:
+    """Network calls of a sample (nfe), guidance not counted; None: the sampler decides."""
+    if method is SamplingMethod.dopri5:
+        return None
+    return 2 * num_steps if method is SamplingMethod.heun else num_steps
 
 
 def random_latents(

@@ -10,9 +10,16 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from study.config import BackboneConfig, LatentSpec, SamplerConfig, SamplingMethod, SiTConfig
+from study.config import (
+    BackboneConfig,
+    ConfigError,
+    LatentSpec,
+    SamplerConfig,
+    SamplingMethod,
+    SiTConfig,
+)
 from study.generators.backbone import Transformer
-from study.generators.common import Batch, SampleNoise, guided, times
+from study.generators.common import Batch, SampleNoise, guidance_at, guided, times
 
 Velocity = Callable[[Tensor, float], Tensor]
 """x_t (B c h w) and t to the velocity."""
@@ -83,19 +90,23 @@ class SiT:
         x = noise.normal((spec.channels, spec.side, spec.side))
 
         def velocity(x: Tensor, t: float) -> Tensor:
-            moment = torch.full((len(x),), t, device=x.device)
-            return guided(network, x, moment, labels, spec.num_classes, sampler.cfg_scale)
+            moment, scale = torch.full((len(x),), t, device=x.device), guidance_at(sampler, t)
+            null, channels = spec.num_classes, sampler.cfg_channels
+            return guided(network, x, moment, labels, null, scale, channels)
 
         match sampler.method:
             case SamplingMethod.euler:
                 return integrate_ode(velocity, x, num_steps, second_order=False)
             case SamplingMethod.heun:
                 return integrate_ode(velocity, x, num_steps, second_order=True)
+            case SamplingMethod.dopri5:
+                return integrate_adaptively(velocity, x, sampler.rtol or 0.0, sampler.atol or 0.0)
             case SamplingMethod.euler_maruyama:
                 last = sampler.last_step or 0.0
                 return integrate_sde(velocity, x, num_steps, last, noise, self.config.path)
             case method:
-                raise ValueError(f"method = {method.value}: must be euler, heun or euler_maruyama")
+                known = "euler, heun, dopri5 or euler_maruyama"
+                raise ValueError(f"method = {method.value}: must be {known}")
 
 
 def integrate_ode(velocity: Velocity, x: Tensor, num_steps: int, second_order: bool) -> Tensor:
@@ -108,6 +119,36 @@ def integrate_ode(velocity: Velocity, x: Tensor, num_steps: int, second_order: b
             ahead = x + (then - now) * 0.5 * (slope + velocity(ahead, then))
         x = ahead
     return x
+
+
+def integrate_adaptively(velocity: Velocity, x: Tensor, rtol: float, atol: float) -> Tensor:
+    """Probability-flow ODE from t = 1 to 0 by Dormand and Prince's fifth order (torchdiffeq).
+
+    The steps suit the worst sample of the batch, so the batch matters, within the tolerance.
+
+    Raises:
+        ConfigError: torchdiffeq is not installed.
+    """
+    try:
+        from torchdiffeq import odeint  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        raise ConfigError("method = 'dopri5': needs package torchdiffeq; install it") from None
+
+    def worst(error: Tensor) -> Tensor:
+        return error.reshape(len(x), -1).square().mean(1).max().sqrt()
+
+    ends = torch.tensor([1.0, 0.0], dtype=x.dtype, device=x.device)
+    solution = odeint(
+        lambda t, x: velocity(x, float(t)),
+        x,
+        ends,
+        rtol=rtol,
+        atol=atol,
+        method="dopri5",
+        options={"norm": worst},
+    )
+    assert isinstance(solution, Tensor)
+    return solution[-1]
 
 
 def integrate_sde(

@@ -54,22 +54,28 @@ class LatentBatches:
         flips = rng.random(self.size) < 0.5
         labels = self.cache.labels[indices]
         dropped = torch.from_numpy(rng.random(self.size) < self.label_dropout)
-        labels = labels.masked_fill(dropped, self.cache.spec.num_classes).to(self.device)
+        labels = self._placed(labels.masked_fill(dropped, self.cache.spec.num_classes))
         images = None
         if self.images is not None:
-            images = to_float(torch.from_numpy(self.images[indices])).to(self.device)
-            flipped = torch.from_numpy(flips).to(self.device).view(-1, 1, 1, 1)
+            images = to_float(self._placed(torch.from_numpy(self.images[indices])))
+            flipped = self._placed(torch.from_numpy(flips)).view(-1, 1, 1, 1)
             images = torch.where(flipped, images.flip(-1), images)
         if self.cache.spec.discrete:
-            tokens = self.cache.tokens(indices, flips).flatten(1).to(self.device)
+            tokens = self._placed(self.cache.tokens(indices, flips).flatten(1))
             return Batch(latents=None, tokens=tokens, labels=labels, images=images)
         mean, logvar = self.cache.moments(indices, flips)
-        latents = mean.to(self.device)
+        latents = self._placed(mean)
         noise = torch.randn(latents.shape, generator=numbers, device=self.device)
         if logvar is not None:
-            latents = latents + (0.5 * logvar.to(self.device)).exp() * noise
+            latents = latents + (0.5 * self._placed(logvar)).exp() * noise
         latents = (latents - self.offset) / self.divisor
         return Batch(latents=latents, tokens=None, labels=labels, images=images)
+
+    def _placed(self, values: Tensor) -> Tensor:
+        """On the device; from pinned memory, so that the host does not wait for a GPU."""
+        if self.device.type != "cuda":
+            return values.to(self.device)
+        return values.pin_memory().to(self.device, non_blocking=True)
 
     def _index(self, position: int) -> int:
         epoch, offset = divmod(position, len(self.cache))
@@ -120,7 +126,7 @@ def train_generator(
     log: Log,
     steps: Callable[[range], Iterable[int]] = iter,
 ) -> GeneratorIndex:
-    """Train a generator on cached latents and keep its EMA weights at the listed steps.
+    """Train a generator on cached latents and keep its weights at the listed steps.
 
     Args:
         folder: where checkpoints and index go.
@@ -180,13 +186,19 @@ def train_generator(
         # checkpoint
         if step + 1 in kept:
             file = f"checkpoint-{step + 1:08d}.safetensors"
+            raw = file.replace("checkpoint", "raw") if config.raw_weights else None
             save_weights(folder / file, average.network.state_dict())
-            saved.append(Checkpoint(step=step + 1, images_seen=images_seen, file=file))
+            if raw is not None:
+                save_weights(folder / raw, network.state_dict())
+            saved.append(
+                Checkpoint(step=step + 1, images_seen=images_seen, file=file, raw_file=raw)
+            )
     index = GeneratorIndex(
         backbone=backbone,
         spec=cache.spec,
         scaling=scaling,
         features=getattr(objective, "features", 0),
+        target=getattr(objective, "target_name", ""),
         checkpoints=saved,
     )
     index.save(folder)

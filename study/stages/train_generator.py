@@ -7,8 +7,8 @@ from study.command import device, stage
 from study.config import REPAConfig, Scaling
 from study.config.stages import TrainGenerator
 from study.data.store import PixelStore
-from study.evaluation.networks.in_domain import load_network
 from study.generators.objectives import build_objective
+from study.generators.targets import load_target
 from study.generators.train import train_generator
 from study.latents import LatentCache
 from study.progress import track
@@ -20,9 +20,10 @@ def main(config: TrainGenerator, run: Run) -> None:
     cell = config.cell
     cache = LatentCache(paths.latents(cell))
     run.family = cache.spec.family
-    aligned = isinstance(config.generator, REPAConfig)
-    target = load_network(paths.network(cell, "target"), device()) if aligned else None
-    images = PixelStore(paths.store(cell)).images("train") if aligned else None
+    target, images = None, None
+    if isinstance(config.generator, REPAConfig):
+        target = load_target(config.generator, paths.network(cell, "target"), device())
+        images = PixelStore(paths.store(cell)).images("train")
     train_generator(
         run.output(),
         build_objective(config.generator, target),

@@ -1,6 +1,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from study.autoencoders.models import Autoencoder
 from study.config import (
+    AlignmentTarget,
     BackboneConfig,
     DiTConfig,
     GeneratorConfig,
@@ -18,7 +20,10 @@ from study.config import (
     SamplerConfig,
     SamplingMethod,
     SiTConfig,
+    Weights,
 )
+from study.evaluation.networks.in_domain import build_network
+from study.generators.targets import InDomainTarget
 from study.latents import LatentCache, write_cache
 
 
@@ -39,11 +44,11 @@ def generators() -> dict[str, GeneratorConfig]:
             objective=Objective.repa,
             path="linear",
             projection_weight=0.5,
-            projection_depth=1,
-            projection_width=16,
+            target=AlignmentTarget.in_domain,
+            target_weights=None,
         ),
         "maskgit": MaskGITConfig(
-            objective=Objective.maskgit, schedule="cosine", label_smoothing=0.1
+            objective=Objective.maskgit, schedule="cosine", label_smoothing=0.1, dropout=0.1
         ),
     }
 
@@ -52,16 +57,30 @@ def generators() -> dict[str, GeneratorConfig]:
 def make_sampler() -> Callable[..., SamplerConfig]:
     """A sampler by name, without guidance unless asked."""
 
-    def make(name: str, cfg_scale: float = 1.0, temperature: float = 4.5) -> SamplerConfig:
+    def make(name: str, **changes: Any) -> SamplerConfig:
         method = SamplingMethod(name)
-        return SamplerConfig(
-            method=method,
-            cfg_scale=cfg_scale,
-            last_step=0.04 if method is SamplingMethod.euler_maruyama else None,
-            temperature=temperature if method is SamplingMethod.confidence else None,
-        )
+        temperature = {"confidence": 4.5, "halton": 1.0}.get(name)
+        adaptive = method is SamplingMethod.dopri5
+        values = {
+            "weights": Weights.ema,
+            "cfg_scale": 1.0,
+            "cfg_interval": [0.0, 1.0],
+            "cfg_channels": None,
+            "last_step": 0.04 if method is SamplingMethod.euler_maruyama else None,
+            "rtol": 1e-3 if adaptive else None,
+            "atol": 1e-6 if adaptive else None,
+            "temperature": temperature,
+        }
+        return SamplerConfig(method=method, **(values | changes))
 
     return make
+
+
+@pytest.fixture
+def target() -> InDomainTarget:
+    """A frozen network with a grid of 4 x 4 for images of 16 x 16, 4 channels."""
+    torch.manual_seed(3)
+    return InDomainTarget(build_network("patch", [4, 8], 8, 4).eval().requires_grad_(False))
 
 
 @pytest.fixture

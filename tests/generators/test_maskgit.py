@@ -7,9 +7,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from study.config import BackboneConfig, LatentSpec, MaskGITConfig, Objective, SamplerConfig
-from study.generators.backbone import TokenTransformer
 from study.generators.common import Batch, SampleNoise
-from study.generators.maskgit import MaskGIT, gumbel, masked_share
+from study.generators.halton import halton_order
+from study.generators.maskgit import MaskGIT, categorical, gumbel, masked_share
+from study.generators.token_backbone import TokenTransformer
 
 CPU = torch.device("cpu")
 AsModule = Callable[[Callable[..., Tensor]], nn.Module]
@@ -19,7 +20,10 @@ MakeSampler = Callable[..., SamplerConfig]
 def maskgit(schedule: str = "cosine", label_smoothing: float = 0.1) -> MaskGIT:
     return MaskGIT(
         MaskGITConfig(
-            objective=Objective.maskgit, schedule=schedule, label_smoothing=label_smoothing
+            objective=Objective.maskgit,
+            schedule=schedule,
+            label_smoothing=label_smoothing,
+            dropout=0.0,
         )
     )
 
@@ -30,14 +34,16 @@ class Listening(TokenTransformer):
     logits: Tensor
     seen: Tensor
 
-    def forward(self, tokens: Tensor, labels: Tensor) -> Tensor:
+    def forward(
+        self, tokens: Tensor, labels: Tensor, numbers: torch.Generator | None = None
+    ) -> Tensor:
         self.seen = tokens
         return self.logits
 
 
 @pytest.fixture
 def listening(token_backbone: BackboneConfig) -> Listening:
-    network = Listening(token_backbone, 16, 8, 4)
+    network = Listening(token_backbone, 16, 8, 4, dropout=0.0)
     torch.manual_seed(0)
     network.logits = torch.randn(6, 64, 16, requires_grad=True)
     return network
@@ -55,7 +61,9 @@ def record(
 ) -> Callable[..., tuple[list[Tensor], Tensor]]:
     """Sample with random logits; gives the tokens before every step and the samples."""
 
-    def run(num_steps: int, schedule: str = "cosine") -> tuple[list[Tensor], Tensor]:
+    def run(
+        num_steps: int, schedule: str = "cosine", method: str = "confidence"
+    ) -> tuple[list[Tensor], Tensor]:
         seen: list[Tensor] = []
 
         def network(tokens: Tensor, labels: Tensor) -> Tensor:
@@ -65,14 +73,14 @@ def record(
 
         noise, labels = SampleNoise(0, [0, 1, 2], CPU), torch.zeros(3).long()
         samples = maskgit(schedule).sample(
-            as_module(network), token_spec, labels, noise, make_sampler("confidence"), num_steps
+            as_module(network), token_spec, labels, noise, make_sampler(method), num_steps
         )
         return seen, samples.flatten(1)
 
     return run
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "linear"])
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "arccos"])
 def test_all_tokens_are_masked_at_first_and_none_at_last(schedule: str) -> None:
     ends = masked_share(schedule, torch.tensor([0.0, 1.0]))
     torch.testing.assert_close(ends, torch.tensor([1.0, 0.0]))
@@ -82,6 +90,7 @@ def test_shares_halfway() -> None:
     half = torch.tensor(0.5)
     assert float(masked_share("cosine", half)) == pytest.approx(math.sqrt(0.5))
     assert float(masked_share("linear", half)) == 0.5
+    assert float(masked_share("arccos", half)) == pytest.approx(2 / 3)
 
 
 @pytest.mark.parametrize("num_steps", [1, 5, 8])
@@ -101,29 +110,62 @@ def test_masked_tokens_per_step_follow_the_line(
     assert [int((tokens[0] == 16).sum()) for tokens in seen] == [64, 48, 32, 16]
 
 
+@pytest.mark.parametrize("method", ["confidence", "halton"])
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "arccos"])
 @pytest.mark.parametrize("num_steps", [1, 3, 100])
 def test_no_mask_token_remains(
-    num_steps: int, record: Callable[..., tuple[list[Tensor], Tensor]]
+    num_steps: int, schedule: str, method: str, record: Callable[..., tuple[list[Tensor], Tensor]]
 ) -> None:
-    _, samples = record(num_steps)
+    _, samples = record(num_steps, schedule, method)
     assert samples.min() >= 0
     assert samples.max() < 16
 
 
-def test_known_tokens_never_change(record: Callable[..., tuple[list[Tensor], Tensor]]) -> None:
-    seen, samples = record(8)
+@pytest.mark.parametrize("method", ["confidence", "halton"])
+def test_known_tokens_never_change(
+    method: str, record: Callable[..., tuple[list[Tensor], Tensor]]
+) -> None:
+    seen, samples = record(8, method=method)
     for tokens in seen:
         known = tokens != 16
         assert torch.equal(tokens[known], samples[known])
 
 
+@pytest.mark.parametrize("num_steps", [1, 5, 8])
+def test_halton_unmasks_the_next_positions_of_its_order(
+    num_steps: int, record: Callable[..., tuple[list[Tensor], Tensor]]
+) -> None:
+    seen, _ = record(num_steps, method="halton")
+    order = halton_order(8)
+    for step, tokens in enumerate(seen):
+        known = 64 - int(64 * math.cos(math.pi / 2 * step / num_steps))
+        for sample in tokens:
+            assert set((sample != 16).nonzero().flatten().tolist()) == set(order[:known].tolist())
+
+
+def test_halton_unmasks_at_least_one_token_a_step(
+    record: Callable[..., tuple[list[Tensor], Tensor]],
+) -> None:
+    seen, _ = record(64, method="halton")
+    assert [int((tokens[0] != 16).sum()) for tokens in seen] == sorted(
+        max(step, 64 - int(64 * math.cos(math.pi / 2 * step / 64))) for step in range(64)
+    )
+
+
+def test_categorical_draws_invert_the_cumulative_distribution() -> None:
+    logits = torch.tensor([0.25, 0.0, 0.5, 0.25]).log().expand(1, 7, 4)
+    uniform = torch.tensor([[0.0, 0.24, 0.26, 0.5, 0.74, 0.76, 1 - 2**-24]])
+    assert categorical(logits, uniform).tolist() == [[0, 0, 2, 2, 2, 3, 3]]
+
+
+@pytest.mark.parametrize("method", ["confidence", "halton"])
 def test_one_step_draws_from_the_networks_distribution(
-    as_module: AsModule, make_sampler: MakeSampler, token_spec: LatentSpec
+    method: str, as_module: AsModule, make_sampler: MakeSampler, token_spec: LatentSpec
 ) -> None:
     chances = torch.arange(1, 17) / 136
     network = as_module(lambda tokens, labels: chances.log().expand(len(tokens), 64, 16))
     noise, labels = SampleNoise(0, list(range(64)), CPU), torch.zeros(64).long()
-    sampler = make_sampler("confidence")
+    sampler = make_sampler(method)
     samples = maskgit().sample(network, token_spec, labels, noise, sampler, 1)
     counts = torch.bincount(samples.flatten(), minlength=16)
     # Four standard deviations of a binomial count of 4096.
@@ -171,7 +213,7 @@ def test_another_objectives_sampler_is_refused(
     as_module: AsModule, make_sampler: MakeSampler, token_spec: LatentSpec
 ) -> None:
     noise = SampleNoise(0, [0], CPU)
-    with pytest.raises(ValueError, match="method = heun: must be confidence"):
+    with pytest.raises(ValueError, match="method = heun: must be confidence or halton"):
         maskgit().sample(
             as_module(lambda *_: torch.zeros(1)),
             token_spec,
@@ -192,7 +234,7 @@ def test_loss_is_the_cross_entropy_of_masked_tokens(
     expected = functional.cross_entropy(
         listening.logits[masked], batch.tokens[masked], label_smoothing=0.2
     )
-    assert torch.equal(loss, expected)
+    torch.testing.assert_close(loss, expected)
 
 
 def test_known_tokens_get_no_gradient(

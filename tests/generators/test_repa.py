@@ -1,18 +1,16 @@
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from study.config import BackboneConfig, GeneratorConfig, LatentSpec, REPAConfig
 from study.data.store import to_float
-from study.evaluation.networks.in_domain import InDomainNetwork, build_network
 from study.generators.common import Batch
 from study.generators.repa import REPA, AlignedTransformer
 from study.generators.sit import SiT
+from study.generators.targets import InDomainTarget
 
 Awaken = Callable[[nn.Module], nn.Module]
 
@@ -25,14 +23,7 @@ def config(generators: dict[str, GeneratorConfig]) -> REPAConfig:
 
 
 @pytest.fixture
-def target() -> InDomainNetwork:
-    """Grid of 4 x 4 for images of 16 x 16, 4 channels."""
-    torch.manual_seed(3)
-    return build_network("patch", [4, 8], 8, 4).eval().requires_grad_(False)
-
-
-@pytest.fixture
-def repa(config: REPAConfig, target: InDomainNetwork) -> REPA:
+def repa(config: REPAConfig, target: InDomainTarget) -> REPA:
     return REPA(config, target)
 
 
@@ -79,10 +70,14 @@ def test_the_velocity_term_is_sits(
 
 
 def test_perfect_alignment_has_term_minus_one(
-    repa: REPA, aligned: AlignedTransformer, batch: Batch, monkeypatch: pytest.MonkeyPatch
+    repa: REPA,
+    aligned: AlignedTransformer,
+    batch: Batch,
+    target: InDomainTarget,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert batch.images is not None
-    features = repa.target_tokens(batch.images, 4)
+    features = target.tokens(batch.images, 4)
 
     def perfect(x: Tensor, t: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         return x, 3 * features
@@ -115,44 +110,54 @@ def test_the_velocity_term_does_not_reach_the_projector(
 
 
 def test_the_target_gets_no_gradient(
-    repa: REPA, aligned: AlignedTransformer, batch: Batch, target: InDomainNetwork
+    repa: REPA, aligned: AlignedTransformer, batch: Batch, target: InDomainTarget
 ) -> None:
-    target.requires_grad_(True)
+    target.network.requires_grad_(True)
     sum(repa.terms(aligned, batch, seeded()).values(), torch.zeros(())).backward()
-    assert all(p.grad is None for p in target.parameters())
+    assert all(p.grad is None for p in target.network.parameters())
 
 
-def test_target_tokens_are_the_grid_row_by_row(
-    repa: REPA, batch: Batch, target: InDomainNetwork
+def test_the_projection_term_equals_the_formula_sample_by_sample(
+    repa: REPA, aligned: AlignedTransformer, batch: Batch, target: InDomainTarget
 ) -> None:
     assert batch.images is not None
-    maps = target.grid(batch.images)
-    tokens = repa.target_tokens(batch.images, 4)
-    assert tokens.shape == (4, 16, 4)
-    assert torch.equal(tokens[:, 1 * 4 + 2], maps[:, :, 1, 2])
+    x_t, t, _ = repa.noised(batch, seeded())
+    _, hidden = aligned.with_hidden(x_t, t, batch.labels, aligned.depth)
+    features = target.tokens(batch.images, 4).double()
+    losses = []
+    for sample in range(4):
+        tokens = []
+        for n in range(16):
+            ours = aligned.projector(hidden[sample, n]).detach().double()
+            theirs = features[sample, n]
+            tokens.append(float(ours @ theirs / (ours.norm() * theirs.norm())))
+        losses.append(-sum(tokens) / 16)
+    terms = repa.terms(aligned, batch, seeded())
+    assert terms["projection"].dtype == torch.float32
+    assert float(terms["projection"].detach()) == pytest.approx(sum(losses) / 4, rel=1e-5)
 
 
-def test_a_finer_target_is_averaged(repa: REPA, batch: Batch, target: InDomainNetwork) -> None:
-    assert batch.images is not None
-    maps = functional.avg_pool2d(target.grid(batch.images), 2)
-    torch.testing.assert_close(repa.target_tokens(batch.images, 2), maps.flatten(2).transpose(1, 2))
-
-
-def test_a_coarser_target_is_interpolated(
-    repa: REPA, batch: Batch, target: InDomainNetwork
+def test_one_projection_call_serves_the_whole_batch(
+    repa: REPA, aligned: AlignedTransformer, batch: Batch
 ) -> None:
-    assert batch.images is not None
-    tokens = repa.target_tokens(batch.images, 8)
-    assert tokens.shape == (4, 64, 4)
-    torch.testing.assert_close(tokens[:, 0], target.grid(batch.images)[:, :, 0, 0])
+    shapes: list[torch.Size] = []
+    aligned.projector.register_forward_hook(lambda m, i, output: shapes.append(output.shape))
+    repa.terms(aligned, batch, seeded())
+    assert shapes == [(4, 16, 4)]
 
 
-def test_depth_beyond_the_backbone_is_refused(
-    config: REPAConfig, target: InDomainNetwork, backbone: BackboneConfig, spec: LatentSpec
+def test_the_projector_has_three_layers_of_the_configured_width(
+    aligned: AlignedTransformer,
 ) -> None:
-    deep = REPA(replace(config, projection_depth=3), target)
-    with pytest.raises(ValueError, match="projection_depth = 3: must be at most"):
-        deep.build(backbone, spec)
+    kinds = [type(layer).__name__ for layer in aligned.projector]
+    assert kinds == ["Linear", "SiLU", "Linear", "SiLU", "Linear"]
+    shapes = [layer.weight.shape for layer in aligned.projector if isinstance(layer, nn.Linear)]
+    assert shapes == [(16, 32), (16, 16), (4, 16)]
+
+
+def test_the_target_is_named(repa: REPA, config: REPAConfig) -> None:
+    assert repa.target_name == "in_domain"
+    assert REPA(config, None).target_name == ""
 
 
 def test_images_are_required(repa: REPA, aligned: AlignedTransformer, batch: Batch) -> None:

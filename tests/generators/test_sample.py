@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -7,10 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from study.config import BackboneConfig, GeneratorConfig, LatentSpec, SamplerConfig
-from study.evaluation.networks.in_domain import InDomainNetwork
 from study.generators.common import SampleNoise, guided, times
 from study.generators.objectives import build_objective
-from study.generators.sample import random_latents, sample_batches, sample_labels
+from study.generators.sample import (
+    network_calls,
+    random_latents,
+    sample_batches,
+    sample_labels,
+)
+from study.generators.targets import InDomainTarget
 
 CPU = torch.device("cpu")
 MakeSampler = Callable[..., SamplerConfig]
@@ -21,6 +27,7 @@ METHODS = [
     ("sit", "heun"),
     ("repa", "euler_maruyama"),
     ("maskgit", "confidence"),
+    ("maskgit", "halton"),
 ]
 
 
@@ -31,7 +38,7 @@ def sample(
     token_backbone: BackboneConfig,
     spec: LatentSpec,
     token_spec: LatentSpec,
-    network: InDomainNetwork,
+    target: InDomainTarget,
     awaken: Callable[[nn.Module], nn.Module],
     make_sampler: MakeSampler,
 ) -> Callable[..., Tensor]:
@@ -43,10 +50,12 @@ def sample(
         count: int = 7,
         micro_batch_size: int = 4,
         seed: int = 0,
-        **sampler: float,
+        process: int = 0,
+        num_processes: int = 1,
+        **sampler: Any,
     ) -> Tensor:
         tokens = generator == "maskgit"
-        objective = build_objective(generators[generator], network)
+        objective = build_objective(generators[generator], target)
         shape = token_spec if tokens else spec
         sampled = awaken(objective.build(token_backbone if tokens else backbone, shape)).eval()
         batches = sample_batches(
@@ -59,6 +68,8 @@ def sample(
             micro_batch_size,
             seed,
             CPU,
+            process,
+            num_processes,
         )
         return torch.cat(list(batches))
 
@@ -101,9 +112,69 @@ def test_guidance_matters(sample: Callable[..., Tensor], generator: str, method:
     assert not torch.equal(guided_ones, sample(generator, method))
 
 
-def test_temperature_matters(sample: Callable[..., Tensor]) -> None:
-    cold = sample("maskgit", "confidence", temperature=0.0)
-    assert not torch.equal(sample("maskgit", "confidence"), cold)
+@pytest.mark.parametrize("method", ["confidence", "halton"])
+def test_temperature_matters(sample: Callable[..., Tensor], method: str) -> None:
+    cold = sample("maskgit", method, temperature=0.01)
+    assert not torch.equal(sample("maskgit", method), cold)
+
+
+@pytest.mark.parametrize(("generator", "method"), METHODS)
+def test_processes_share_the_work_of_one_bit_for_bit(
+    sample: Callable[..., Tensor], generator: str, method: str
+) -> None:
+    whole = sample(generator, method, count=10).split(4)
+    parts = [sample(generator, method, count=10, process=p, num_processes=2) for p in (0, 1)]
+    assert torch.equal(parts[0], torch.cat([whole[0], whole[2]]))
+    assert torch.equal(parts[1], whole[1])
+
+
+@pytest.mark.parametrize(("generator", "method"), METHODS)
+def test_guidance_acts_within_its_interval_only(
+    sample: Callable[..., Tensor], generator: str, method: str
+) -> None:
+    # No sampler calls the network at t in (0, 0.01].
+    plain, never = (
+        sample(generator, method, cfg_scale=s, cfg_interval=[0.001, 0.01]) for s in (1.0, 4.0)
+    )
+    assert torch.equal(plain, never)
+    late = sample(generator, method, cfg_scale=4.0, cfg_interval=[0.0, 0.9])
+    assert not torch.equal(late, plain)
+    assert not torch.equal(late, sample(generator, method, cfg_scale=4.0))
+
+
+def test_guided_channels_come_first_and_the_others_are_those_of_the_class(
+    as_module: Callable[[Callable[..., Tensor]], nn.Module],
+) -> None:
+    network = as_module(lambda x, t, y: times(y.float(), 4).expand(len(x), 4, 2, 2))
+    x, t, labels = torch.zeros(1, 4, 2, 2), torch.zeros(1), torch.tensor([1])
+    result = guided(network, x, t, labels, null=4, scale=3.0, channels=3)
+    assert result[0, :, 0, 0].tolist() == [-5, -5, -5, 1]
+
+
+def test_guided_channels_matter(sample: Callable[..., Tensor]) -> None:
+    for generator, method in (("dit", "ddpm"), ("sit", "euler")):
+        first = sample(generator, method, cfg_scale=4.0, cfg_channels=3)
+        assert not torch.equal(first, sample(generator, method, cfg_scale=4.0))
+
+
+@pytest.mark.parametrize("method", ["euler", "heun", "euler_maruyama"])
+def test_network_calls_are_counted(
+    method: str,
+    as_module: Callable[[Callable[..., Tensor]], nn.Module],
+    make_sampler: MakeSampler,
+    generators: dict[str, GeneratorConfig],
+    spec: LatentSpec,
+) -> None:
+    calls: list[float] = []
+
+    def network(x: Tensor, t: Tensor, labels: Tensor) -> Tensor:
+        calls.append(float(t[0]))
+        return torch.zeros_like(x)
+
+    sampler, labels = make_sampler(method), torch.zeros(2).long()
+    noise = SampleNoise(0, [0, 1], CPU)
+    build_objective(generators["sit"]).sample(as_module(network), spec, labels, noise, sampler, 6)
+    assert len(calls) == network_calls(sampler.method, 6)
 
 
 def test_samplers_give_different_samples(sample: Callable[..., Tensor]) -> None:

@@ -9,9 +9,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from study.config import BackboneConfig, GeneratorConfig, Scaling, TrainGeneratorConfig
-from study.evaluation.networks.in_domain import InDomainNetwork
 from study.generators.common import Batch, GeneratorObjective
 from study.generators.objectives import build_objective
+from study.generators.targets import InDomainTarget
 from study.generators.train import MovingAverage, checkpoint_steps, train_generator
 from study.latents import LatentCache
 
@@ -28,7 +28,7 @@ class Trainer:
         self.log: Log = []
 
     def objective(self, name: str) -> GeneratorObjective:
-        return build_objective(self.parts["generators"][name], self.parts["network"])
+        return build_objective(self.parts["generators"][name], self.parts["target"])
 
     def __call__(
         self,
@@ -60,7 +60,7 @@ class Trainer:
 def trained(
     tmp_path: Path,
     generators: dict[str, GeneratorConfig],
-    network: InDomainNetwork,
+    target: InDomainTarget,
     latent_cache: LatentCache,
     token_cache: LatentCache,
     images: np.ndarray,
@@ -70,7 +70,7 @@ def trained(
     return Trainer(
         tmp_path / "runs",
         generators=generators,
-        network=network,
+        target=target,
         latent_cache=latent_cache,
         token_cache=token_cache,
         images=images,
@@ -241,3 +241,14 @@ def test_every_training_parameter_matters(
 def test_scaling_matters(trained: Trainer, make_run: MakeRun) -> None:
     base = trained(make_run())
     assert not equal(base, trained(make_run(), scaling=Scaling.fixed))
+
+
+def test_raw_weights_are_kept_where_asked_for(trained: Trainer, make_run: MakeRun) -> None:
+    average = trained(make_run(raw_weights=True))
+    folder = trained.folder / "1"
+    assert len(list(folder.glob("raw-*.safetensors"))) == 2
+    last = load_file(folder / "raw-00000004.safetensors")
+    assert last.keys() == average.keys()
+    assert not equal(last, average)
+    assert equal(trained(make_run()), average)
+    assert not list((trained.folder / "2").glob("raw-*"))

@@ -1,0 +1,88 @@
+"""What other micro-batches and processes change in the images themselves: rounding, if anything."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from study.autoencoders.models import Autoencoder
+from study.config import BackboneConfig, GeneratorConfig, LatentSpec, SamplerConfig, Scaling
+from study.generators.decode import decode_batches
+from study.generators.objectives import build_objective
+from study.generators.sample import sample_batches
+from study.generators.targets import InDomainTarget
+
+CPU = torch.device("cpu")
+METHODS = [
+    ("dit", "ddpm"),
+    ("dit", "ddim"),
+    ("sit", "heun"),
+    ("repa", "euler_maruyama"),
+    ("maskgit", "confidence"),
+    ("maskgit", "halton"),
+]
+
+
+@pytest.fixture
+def sampled(
+    generators: dict[str, GeneratorConfig],
+    backbone: BackboneConfig,
+    token_backbone: BackboneConfig,
+    spec: LatentSpec,
+    token_spec: LatentSpec,
+    kl: Autoencoder,
+    vq: Autoencoder,
+    target: InDomainTarget,
+    make_sampler: Callable[..., SamplerConfig],
+) -> Callable[..., Tensor]:
+    """Images of 13 samples, uint8, of a network whose outputs have the size of trained ones."""
+
+    def run(generator: str, method: str, micro_batch_size: int, **process: int) -> Tensor:
+        tokens = generator == "maskgit"
+        objective = build_objective(generators[generator], target)
+        shape = token_spec if tokens else spec
+        network = objective.build(token_backbone if tokens else backbone, shape).eval()
+        torch.manual_seed(5)
+        for parameter in network.parameters():
+            nn.init.normal_(parameter, std=0.05)
+        batches = sample_batches(
+            network,
+            objective,
+            shape,
+            np.arange(13) % 4,
+            make_sampler(method, cfg_scale=1.5),
+            10,
+            micro_batch_size,
+            0,
+            CPU,
+            **process,
+        )
+        decoder = vq if tokens else kl
+        return torch.cat(list(decode_batches(decoder, shape, Scaling.standardised, batches)))
+
+    return run
+
+
+@pytest.mark.parametrize(("generator", "method"), METHODS)
+def test_another_micro_batch_size_changes_pixels_by_at_most_one_level(
+    sampled: Callable[..., Tensor], generator: str, method: str
+) -> None:
+    whole = sampled(generator, method, 13)
+    assert whole.unique().numel() > 20
+    for size in (1, 4, 8):
+        other = sampled(generator, method, size)
+        assert (whole.int() - other.int()).abs().max() <= 1
+
+
+@pytest.mark.parametrize(("generator", "method"), METHODS)
+def test_the_same_micro_batches_give_the_same_bits_in_any_process(
+    sampled: Callable[..., Tensor], generator: str, method: str
+) -> None:
+    # Micro-batches 0 to 3 of 4, 4, 4 and 1 samples, dealt out to three processes.
+    parts = sampled(generator, method, 4).split(4)
+    expected = [torch.cat([parts[0], parts[3]]), parts[1], parts[2]]
+    for process in range(3):
+        found = sampled(generator, method, 4, process=process, num_processes=3)
+        assert torch.equal(found, expected[process])
