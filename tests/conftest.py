@@ -174,7 +174,15 @@ def make_training() -> Callable[..., AutoencoderTrainingConfig]:
 
 @pytest.fixture
 def backbone() -> BackboneConfig:
-    return BackboneConfig(width=32, depth=2, heads=2, patch_size=2, mlp_ratio=2.0)
+    return BackboneConfig(
+        width=32,
+        depth=2,
+        heads=2,
+        patch_size=2,
+        mlp_ratio=2.0,
+        projection_depth=1,
+        projection_width=16,
+    )
 
 
 @pytest.fixture
@@ -215,6 +223,7 @@ def make_run() -> Callable[..., TrainGeneratorConfig]:
         ema_half_life_images=1000,
         ema_ramp=0.5,
         checkpoints=[0.5, 1.0],
+        raw_weights=False,
     )
     return lambda **changes: replace(base, **changes)
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from study.autoencoders.models import Autoencoder, Posterior
-from study.data.store import to_float
+from study.data.store import to_float, to_uint8
 
 
 def batches(images: np.ndarray, size: int, device: torch.device) -> Iterator[Tensor]:
@@ -44,3 +44,32 @@ def decode(autoencoder: Autoencoder, latents: Tensor, what: str) -> Tensor:
     if not bool(torch.isfinite(images).all()):
         raise RuntimeError(f"{what}: a decoded pixel is not finite")
     return images
+
+
+@torch.inference_mode()
+def reconstructions(
+    autoencoder: Autoencoder, images: np.ndarray, count: int, batch_size: int, seed: int
+) -> Iterator[Tensor]:
+    """Images as the autoencoder gives them back, uint8 B 3 H W: what a generator can at best make.
+
+    As generators see them: spread over the set, half of them mirrored, latents sampled.
+
+    Args:
+        autoencoder: in eval mode.
+        images: uint8 N 3 H W.
+        count: how many; at most N.
+        batch_size: images per call.
+        seed: of mirroring and samples.
+    """
+    chosen = np.linspace(0, len(images) - 1, min(count, len(images))).round().astype(int)
+    mirrored = np.random.default_rng(seed).random(len(chosen)) < 0.5
+    numbers = torch.Generator().manual_seed(seed)
+    for first in range(0, len(chosen), batch_size):
+        rows = slice(first, first + batch_size)
+        batch = to_float(torch.from_numpy(images[chosen[rows]]).to(device_of(autoencoder)))
+        flips = torch.from_numpy(mirrored[rows]).to(batch.device).view(-1, 1, 1, 1)
+        here = f"images from {first}"
+        posterior = encode(autoencoder, torch.where(flips, batch.flip(-1), batch), here)
+        noise = torch.randn(posterior.mean.shape, generator=numbers)
+        latents = posterior.sample(noise.to(batch.device))
+        yield to_uint8(decode(autoencoder, latents, here))

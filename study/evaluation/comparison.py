@@ -80,14 +80,14 @@ class Comparison:
             name = self.judges.perceptual[0]
             yield Measured(name, float(torch.cat(self.perceptual).mean()), n)
         if self.judges.extractor is not None:
-            name = self.judges.extractor.name
-            theirs = self.reference or _statistics(self.target_features, name)
-            distance = frechet_distance(_statistics(self.features, name), theirs)
+            name, device = self.judges.extractor.name, self.judges.extractor.device
+            theirs = self.reference or _statistics(self.target_features, name, device)
+            distance = frechet_distance(_statistics(self.features, name, device), theirs, device)
             yield Measured(f"rfd_{name}", distance, n, name)
 
 
-def _statistics(features: list[np.ndarray], name: str) -> Statistics:
+def _statistics(features: list[np.ndarray], name: str, device: torch.device) -> Statistics:
     rows = np.concatenate(features)
     if not np.isfinite(rows).all():
         raise RuntimeError(f"{name}: a feature is not finite")
-    return statistics(rows)
+    return statistics(rows, device)

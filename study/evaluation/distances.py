@@ -1,11 +1,19 @@
-"""Features to statistics to distances."""
+"""Features to statistics to distances.
 
-from dataclasses import dataclass
+What is done in float64 is done on the GPU where the caller names one; the numbers are the same.
+"""
+
+from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 Array = NDArray[np.floating]
+CPU = torch.device("cpu")
+EXTRAPOLATION_SIZES = 8
+"""Sample sizes of the fit for infinitely many samples."""
 
 
 @dataclass(slots=True)
@@ -15,35 +23,35 @@ class Statistics:
     mean: Array
     covariance: Array
     count: int
+    _root: Tensor | None = field(default=None, init=False, repr=False, compare=False)
+
+    def root(self, device: torch.device = CPU) -> Tensor:
+        """Symmetric square root of the covariance, D D; computed once."""
+        root = self._root
+        if root is None or root.device.type != device.type:
+            values, vectors = torch.linalg.eigh(torch.from_numpy(self.covariance).to(device))
+            self._root = root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+        return root
 
 
-def statistics(features: Array) -> Statistics:
+def statistics(features: Array, device: torch.device = CPU) -> Statistics:
     """Mean and unbiased covariance of features N D.
 
     Raises:
         RuntimeError: fewer than two features, or all the same.
     """
-    if len(features) < 2:
-        raise RuntimeError(f"{len(features)} features: must be at least 2 for a distance")
-    features = features.astype(np.float64)
-    covariance = np.cov(features, rowvar=False)
-    if not np.trace(covariance) > 0:
-        raise RuntimeError(f"{len(features)} features are all identical: no distance")
-    return Statistics(features.mean(0), covariance, len(features))
+    mean, covariance = _moments(torch.from_numpy(features).to(device).double())
+    return Statistics(mean.cpu().numpy(), covariance.cpu().numpy(), len(features))
 
 
-def frechet_distance(ours: Statistics, theirs: Statistics) -> float:
-    """|m1 - m2|^2 + tr(S1 + S2 - 2 (S1^1/2 S2 S1^1/2)^1/2) [1706.08500, Eq. 6].
+def frechet_distance(ours: Statistics, theirs: Statistics, device: torch.device = CPU) -> float:
+    """|m1 - m2|^2 + tr(S1 + S2 - 2 (S2^1/2 S1 S2^1/2)^1/2) [1706.08500, Eq. 6].
 
     The symmetric form needs eigenvalues of symmetric matrices only, so that it is real for
     singular covariances too.
     """
-    values, vectors = np.linalg.eigh(ours.covariance)
-    root = (vectors * np.sqrt(np.clip(values, 0, None))) @ vectors.T
-    cross = np.linalg.eigvalsh(root @ theirs.covariance @ root)
-    overlap = np.sqrt(np.clip(cross, 0, None)).sum()
-    shift = np.square(ours.mean - theirs.mean).sum()
-    return float(shift + np.trace(ours.covariance) + np.trace(theirs.covariance) - 2 * overlap)
+    mean, covariance = (torch.from_numpy(a).to(device) for a in (ours.mean, ours.covariance))
+    return _distance(mean, covariance, theirs)
 
 
 def kernel_distance(features: Array, reference: Array, subset_size: int, seed: int) -> float:
@@ -55,7 +63,6 @@ def kernel_distance(features: Array, reference: Array, subset_size: int, seed: i
         subset_size: images per subset; lowered to N and M where those are smaller.
         seed: of the subsets.
     """
-    import torch
     from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric
 
     size = min(subset_size, len(features), len(reference))
@@ -71,18 +78,85 @@ def kernel_distance(features: Array, reference: Array, subset_size: int, seed: i
 
 
 def frechet_standard_error(
-    features: Array, reference: Statistics, resamples: int, seed: int
+    features: Array,
+    reference: Statistics,
+    resamples: int,
+    seed: int,
+    device: torch.device = CPU,
 ) -> float:
     """Bootstrap standard error of the distance over samples.
 
-    A percentile interval would repeat the distance's upward bias; its spread is of use, its
-    location is not.
+    The distance ± 1.96 of it is an interval for the expected distance at this n. A percentile
+    interval would repeat the distance's upward bias; its spread is of use, its location is not.
     """
     rng = np.random.default_rng(seed)
+    rows = torch.from_numpy(features).to(device).double()
+    draws = (rng.integers(len(rows), size=len(rows)) for _ in range(resamples))
     values = [
-        frechet_distance(
-            statistics(features[rng.integers(len(features), size=len(features))]), reference
-        )
-        for _ in range(resamples)
+        _distance(*_moments(rows[torch.from_numpy(draw).to(device)]), reference) for draw in draws
     ]
     return float(np.std(values, ddof=1))
+
+
+def extrapolated_distance(
+    features: Array,
+    reference: Statistics,
+    least: int,
+    seed: int,
+    device: torch.device = CPU,
+) -> tuple[float, list[int]] | None:
+    """Fréchet distance at infinitely many samples: the linear fit in 1/n at 1/n = 0 [1911.07023].
+
+    The bias of the distance is about proportional to 1/n. At each n the distance is the mean over
+    the disjoint parts of one permutation; the bias from the reference's own size stays.
+
+    Args:
+        features: N D.
+        reference: of the other set.
+        least: smallest n; n is also at least a fifth of N.
+        seed: of the permutation.
+        device: where to compute.
+
+    Returns:
+        The distance and the n used; None where `least` leaves no two halves.
+    """
+    count = len(features)
+    smallest = max(least, count // 5)
+    if smallest > count // 2:
+        return None
+    # Even in 1/n, which is what is fitted.
+    inverse = np.linspace(1 / smallest, 1 / count, EXTRAPOLATION_SIZES)
+    sizes = sorted({round(1 / value) for value in inverse})
+    order = np.random.default_rng(seed).permutation(count)
+    rows = torch.from_numpy(features[order]).to(device).double()
+    means = [
+        np.mean(
+            [
+                _distance(*_moments(rows[first : first + n]), reference)
+                for first in range(0, count - n + 1, n)
+            ]
+        )
+        for n in sizes
+    ]
+    _, constant = np.polyfit([1 / n for n in sizes], means, 1)
+    return float(constant), sizes
+
+
+def _moments(rows: Tensor) -> tuple[Tensor, Tensor]:
+    if len(rows) < 2:
+        raise RuntimeError(f"{len(rows)} features: must be at least 2 for a distance")
+    mean = rows.mean(0)
+    centred = rows - mean
+    covariance = centred.T @ centred / (len(rows) - 1)
+    if not float(covariance.trace()) > 0:
+        raise RuntimeError(f"{len(rows)} features are all identical: no distance")
+    return mean, covariance
+
+
+def _distance(mean: Tensor, covariance: Tensor, theirs: Statistics) -> float:
+    root = theirs.root(mean.device)
+    overlap = torch.linalg.eigvalsh(root @ covariance @ root).clamp(min=0).sqrt().sum()
+    shift = (mean - torch.from_numpy(theirs.mean).to(mean.device)).square().sum()
+    # The traces last: their difference to the overlap is what cancels.
+    traces = covariance.trace() + float(np.trace(theirs.covariance))
+    return float(shift + (traces - 2 * overlap))

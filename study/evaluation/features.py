@@ -1,47 +1,107 @@
-"""Images to features: one adapter per extractor."""
+"""Images to features: one adapter per extractor, one pass for all that is measured in features."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass, fields
 from pathlib import Path
 from pickle import UnpicklingError
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from study import paths
 from study.config import ConfigError, EvaluationConfig, Extractor
 from study.data.store import to_float
+from study.evaluation.distances import Array
 from study.evaluation.networks.in_domain import load_network
+
+SPATIAL_CHANNELS = 7
+"""Of Inception's third block of 17 x 17, as in ADM's sFID."""
+SPATIAL_SIDE = 4
+"""In-domain: side to which the grid is averaged."""
+
+
+@dataclass(slots=True)
+class Features:
+    """What one pass over N images gives, float32."""
+
+    vectors: Array
+    """N D."""
+    spatial: Array
+    """N S: features with their place in the image."""
+    logits: Array
+    """N K: class logits, without bias for Inception [ADM]."""
+
+    @classmethod
+    def joined(cls, parts: "list[Features]") -> "Features":
+        """The features of several batches."""
+        names = (item.name for item in fields(cls))
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
+    def __getitem__(self, rows: object) -> "Features":
+        return Features(self.vectors[rows], self.spatial[rows], self.logits[rows])  # type: ignore
+
+    def __len__(self) -> int:
+        return len(self.vectors)
 
 
 class FeatureExtractor:
-    """uint8 images to feature vectors; knows its name and dimension."""
+    """uint8 images to features; knows its name and dimension."""
 
     def __init__(self, name: str, network: nn.Module, device: torch.device) -> None:
         self.name, self.network, self.device = name, network, device
+        self._grid: Tensor | None = None
+        layer = network.Mixed_6d if name == Extractor.inception.value else network.embed
+        layer.register_forward_hook(self._keep)  # pyright: ignore
+
+    def _keep(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        self._grid = output
+
+    def __call__(self, images: Tensor) -> np.ndarray:
+        """Feature vectors of images, uint8 B 3 H W; float32 B D."""
+        return self.everything(images).vectors
 
     @torch.inference_mode()
-    def __call__(self, images: Tensor) -> np.ndarray:
-        """Features of images, uint8 B 3 H W; float32 B D."""
+    def everything(self, images: Tensor) -> Features:
+        """All features of images, uint8 B 3 H W."""
         images = images.to(self.device)
         if self.name == Extractor.inception.value:
-            (features,) = self.network(images)
+            vectors, logits = self.network(images)
         else:
-            features = self.network.features(to_float(images))  # pyright: ignore
-        return features.float().cpu().numpy()
+            vectors = self.network.features(to_float(images))  # pyright: ignore
+            logits = self.network.classify(vectors)  # pyright: ignore
+        spatial = self._spatial(vectors.shape[1])
+        return Features(*(each.float().cpu().numpy() for each in (vectors, spatial, logits)))
 
-    def all(self, batches: Iterable[Tensor]) -> np.ndarray:
-        """Features of all batches, N D.
+    def _spatial(self, dimension: int) -> Tensor:
+        """Inception: 7 channels at 17 x 17, channels last, as ADM lays them out.
+
+        In-domain: the last grid averaged to 4 x 4, as many of its first channels as stay within the
+        dimension of the vectors, so that the same n is enough for both.
+        """
+        grid, self._grid = self._grid, None
+        assert grid is not None
+        if self.name == Extractor.inception.value:
+            grid = grid[:, :SPATIAL_CHANNELS]
+        else:
+            grid = functional.adaptive_avg_pool2d(grid, min(SPATIAL_SIDE, *grid.shape[-2:]))
+            grid = grid[:, : max(1, dimension // grid[0, 0].numel())]
+        return grid.permute(0, 2, 3, 1).flatten(1)
+
+    def all(self, batches: Iterable[Tensor]) -> Features:
+        """Features of all batches.
 
         Raises:
             RuntimeError: no batch, or a feature is not finite.
         """
-        rows = [self(batch) for batch in batches]
-        if not rows:
+        parts = [self.everything(batch) for batch in batches]
+        if not parts:
             raise RuntimeError("features of no image: the set must not be empty")
-        features = np.concatenate(rows)
-        if not np.isfinite(features).all():
-            raise RuntimeError(f"{self.name}: a feature is not finite")
+        features = Features.joined(parts)
+        for item in fields(features):
+            if not np.isfinite(getattr(features, item.name)).all():
+                raise RuntimeError(f"{self.name}: a feature is not finite")
         return features
 
 
@@ -71,6 +131,8 @@ def load_extractor(
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
     network = FeatureExtractorInceptionV3(
-        "inception-v3-compat", ["2048"], feature_extractor_weights_path=str(file)
+        "inception-v3-compat",
+        ["2048", "logits_unbiased"],
+        feature_extractor_weights_path=str(file),
     )
     return FeatureExtractor("inception", network.to(device).eval(), device)

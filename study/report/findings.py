@@ -1,6 +1,7 @@
 """What the report says in sentences; every number comes from the results."""
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import pandas as pd
@@ -9,6 +10,7 @@ from study.report.names import (
     CONTROL,
     FRECHET,
     NOT_RUN,
+    RULER,
     TREATMENT,
     first_present,
     generator,
@@ -59,8 +61,29 @@ def measurement(results: pd.DataFrame) -> list[str]:
     for row in where(results, "stage", "reference_statistics").to_dict("records"):
         if row["metric"].endswith("_floor"):
             name = label(row["metric"].removesuffix("_floor"), [row["n"]])
-            lines.append(f"Floor, {name} of real against real images: {row['value']:.4g}.")
-    return lines
+            if row["metric"].removesuffix("_floor") in FRECHET:
+                lines.append(f"Floor, {name} of real against real images: {row['value']:.4g}.")
+    return [*lines, *_responses(where(results, "stage", "reference_statistics"))]
+
+
+def _responses(results: pd.DataFrame) -> list[str]:
+    """Whether the distance rises with every grade of every degradation."""
+    lines, rising = [], True
+    for kind, shown in RULER.items():
+        grades = where(results, "metric", *(f"ruler_{kind}_{i}" for i in range(9)))
+        for data, own in grades.groupby("data"):
+            values = own.sort_values("metric")["value"].tolist()
+            rises = all(before < after for before, after in pairwise(values))
+            rising &= rises
+            steps = ", ".join(f"{value:.4g}" for value in values)
+            verdict = "rises" if rises else "**does not rise**"
+            size = f"n = {int(own['n'].iloc[0]):,}"
+            lines.append(f"Under {shown} the distance {verdict}: {steps} (`{data}`, {size}).")
+    if not lines:
+        return ["Response to degraded images: not measured."]
+    if not rising:
+        return [*lines, "The distance misses a degradation: what it says of samples is in doubt."]
+    return [*lines, "The distance rises with every grade of every degradation."]
 
 
 def _generators(rows: list[Row], results: pd.DataFrame) -> list[str]:

@@ -1,5 +1,6 @@
 """How metrics, generators and arms are called in tables and figures, and which come first."""
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -12,6 +13,20 @@ NOT_IN_GRID = "not in the grid"
 
 LABELS = {
     "fid": "FID",
+    "fid_infinity": "FID, n → ∞",
+    "fd_inception_infinity": "FD Inception, n → ∞",
+    "fd_in_domain_infinity": "FD in-domain, n → ∞",
+    "fd_inception_held_out": "FD Inception to held-out",
+    "fd_in_domain_held_out": "FD in-domain to held-out",
+    "fd_inception_reconstructions": "FD Inception to reconstructions",
+    "fd_in_domain_reconstructions": "FD in-domain to reconstructions",
+    "rfd_inception_training": "rFD Inception of training images",
+    "rfd_in_domain_training": "rFD in-domain of training images",
+    "sfid": "sFID",
+    "sfd_inception": "sFD Inception",
+    "sfd_in_domain": "sFD in-domain",
+    "inception_score": "Inception score",
+    "inception_score_in_domain": "In-domain score",
     "fd_inception": "FD Inception",
     "fd_in_domain": "FD in-domain",
     "kid_inception": "KID Inception",
@@ -19,6 +34,14 @@ LABELS = {
     "rfid": "rFID",
     "rfd_inception": "rFD Inception",
     "rfd_in_domain": "rFD in-domain",
+    **{
+        f"{name}_{extractor}": f"{name.capitalize()} {shown}"
+        for name in ("precision", "recall", "density", "coverage")
+        for extractor, shown in (("inception", "Inception"), ("in_domain", "in-domain"))
+    },
+    "nearest_ratio_inception": "Nearest ratio Inception",
+    "nearest_ratio_in_domain": "Nearest ratio in-domain",
+    "nearest_ratio_pixels": "Nearest ratio pixels",
     "psnr_db": "PSNR [dB]",
     "ssim": "SSIM",
     "lpips": "LPIPS",
@@ -31,10 +54,12 @@ LABELS = {
     "latent_std": "Latent std",
     "latent_beyond_3": "Beyond ±3",
     "latent_spectral_slope": "Spectral slope",
+    "latent_high_frequency_share": "Latent high-frequency share",
+    "intrinsic_dimension": "intrinsic dimension",
     "codebook_perplexity": "Codebook perplexity",
 }
 # What depends on the number of images in its expected value, so n belongs to its name.
-_DISTANCES = ("fid", "fd_", "kid", "rfid", "rfd_", "transformed_rfd_")
+_DISTANCES = ("fid", "fd_", "sfid", "sfd_", "kid", "rfid", "rfd_", "transformed_rfd_", "ruler_")
 PERCEPTUAL = ("lpips", "perceptual_in_domain")
 INTRINSIC = "intrinsic_dimension_"
 CODEBOOK = "codebook_perplexity"
@@ -48,6 +73,30 @@ HEADLINE = (
 FRECHET = ("fid", "fd_inception", "fd_in_domain")
 KERNEL = ("kid_inception", "kid_in_domain")
 
+# What samples are measured by beside distance and KID, in the order of its table; of each line the
+# first that was measured.
+QUALITY = (
+    ("fid", "fd_inception", "fd_in_domain"),
+    ("fid_infinity", "fd_inception_infinity", "fd_in_domain_infinity"),
+    ("fd_inception_held_out", "fd_in_domain_held_out"),
+    ("fd_inception_reconstructions", "fd_in_domain_reconstructions"),
+    ("rfd_inception_training", "rfd_in_domain_training"),
+    ("sfid", "sfd_inception", "sfd_in_domain"),
+    ("inception_score", "inception_score_in_domain"),
+    *((f"{name}_inception", f"{name}_in_domain") for name in ("precision", "recall")),
+    *((f"{name}_inception", f"{name}_in_domain") for name in ("density", "coverage")),
+    ("nearest_ratio_inception", "nearest_ratio_in_domain"),
+    ("nearest_ratio_pixels",),
+)
+RULER = {"blur": "blur", "noise": "noise", "jpeg": "JPEG", "classes": "classes left out"}
+"""Degradations of real images under which the distance should rise."""
+AUTOENCODERS = {
+    **{"taesd": "TAESD", "taesdxl": "TAESDXL", "taesd3": "TAESD3", "taef1": "TAEF1"},
+    **{"kl_small": "small KL", "vq_small": "small VQ"},
+}
+_TRANSFORMED = re.compile(r"transformed_(?P<measure>.+)_(?P<group>rotation|scale)")
+_MEANS = {"rotation": "turns", "scale": "scales"}
+_EXTRACTORS = {"inception": "Inception", "in_domain": "in-domain"}
 GENERATORS = {"dit": "DiT", "sit": "SiT", "repa": "REPA", "maskgit": "MaskGIT"}
 ARMS = (
     *("pretrained", "plain", "eq", "plain_low_resolution", "plain_decoder", "eq_paper"),
@@ -65,9 +114,11 @@ def label(metric: str, sizes: Iterable[Any] | None = None) -> str:
         sizes: column `n` of the rows shown.
     """
     name = LABELS.get(metric.removeprefix("transformed_"), metric.replace("_", " "))
+    if found := _TRANSFORMED.fullmatch(metric):
+        name = f"{label(found['measure'])}, decoded after {_MEANS[found['group']]}"
     if metric.startswith(INTRINSIC):
         name = f"Intrinsic dim. {count(int(metric.removeprefix(INTRINSIC)))}"
-    if sizes is None or not is_distance(metric):
+    if sizes is None or not is_distance(metric) or metric.endswith("_infinity"):
         return name
     counts = sorted({int(n) for n in sizes if pd.notna(n)})
     return " ".join([name, "/".join(count(n) for n in counts)]).strip()
@@ -95,6 +146,25 @@ def first_present(results: pd.DataFrame, metrics: tuple[str, ...]) -> str:
 def generator(name: str) -> str:
     """Display name of a generator."""
     return GENERATORS.get(name, name)
+
+
+def autoencoder(name: str) -> str:
+    """Display name of an autoencoder."""
+    return AUTOENCODERS.get(name, name)
+
+
+def backbone(name: str) -> str:
+    """The field's name of a size: S_2 is S/2."""
+    return name.replace("_", "/")
+
+
+def ruler_name(metric: str) -> str:
+    """What a metric measures distances with; empty for one that is none."""
+    if metric in ("fid", "rfid"):
+        return "FID of 50,000 samples"
+    known = (name for key, name in _EXTRACTORS.items() if key in metric)
+    extractor = next(known, "")
+    return f"{extractor} distance" if extractor and is_distance(metric) else ""
 
 
 def arm_rank(name: str) -> tuple[int, str]:

@@ -6,6 +6,8 @@ from typing import Any
 import pandas as pd
 
 from study import paths
+from study.config.claims import Claim
+from study.report.claims import claims_table, endpoints_table, headline
 from study.report.curves import convergence, training
 from study.report.findings import findings, measurement, scope
 from study.report.fine_tuning import fine_tuning_figure, fine_tuning_table
@@ -13,8 +15,10 @@ from study.report.pictures import pictures
 from study.report.protocol import Cells, protocol_lines
 from study.report.results import collect, costs, instances, not_run, read, summarise, write_csv
 from study.report.spectra import spectra
-from study.report.tables import autoencoder_table, cost_table, generator_table
+from study.report.speed import speed_up_table
+from study.report.tables import autoencoder_table, cost_table, generator_table, quality_table
 from study.report.transforms import equivariance_table, transformed_table
+from study.report.verdicts import judge
 from study.tracking import write_text
 
 _TEMPLATE = Path(__file__).with_name("report.md.j2")
@@ -22,11 +26,12 @@ _TEMPLATE = Path(__file__).with_name("report.md.j2")
 _IN_TABLES = ("evaluate_autoencoder", "evaluate_generator")
 
 
-def render(grid: dict[str, Any]) -> None:
+def render(grid: dict[str, Any], claims: list[Claim]) -> None:
     """Write `reports/<profile>/`, apart from the metrics it is made of.
 
     Args:
         grid: `params/study.yaml`.
+        claims: what is judged, and by which rules.
 
     Raises:
         ConfigError: a metrics file is damaged.
@@ -37,16 +42,22 @@ def render(grid: dict[str, Any]) -> None:
     write_csv(results, folder / "results.csv")
     write_csv(summarise(results), folder / "summary.csv")
     write_csv(spent, folder / "costs.csv")
+    judged = judge(claims, grid, results)
     tables = {
+        "claims": claims_table(judged, grid, cells, spent),
+        "endpoints": endpoints_table(judged),
         "autoencoders": autoencoder_table(grid, results),
         "equivariance": equivariance_table(grid, results),
         "transformed": transformed_table(grid, results),
         "fine_tuning": fine_tuning_table(grid, results, spent),
         "generators": generator_table(grid, results),
+        "sample_quality": quality_table(grid, results),
+        "speed_up": speed_up_table(grid, results, cells),
         "costs": cost_table(grid, spent),
     }
     tables["autoencoders"].notes += _protocol(cells, "evaluate_autoencoder")
-    tables["generators"].notes += _protocol(cells, "evaluate_generator")
+    for name in ("generators", "sample_quality"):
+        tables[name].notes += _protocol(cells, "evaluate_generator")
     tables["costs"].notes += ["\n".join(_machines(cells))]
     for table in tables.values():
         table.write(folder / "tables")
@@ -60,7 +71,8 @@ def render(grid: dict[str, Any]) -> None:
         pictures(grid, "evaluate_autoencoder", root, target, name, stacked=True)
     spectra(grid, root, figures / "spectra")
     shown = {name: table.markdown() for name, table in tables.items()}
-    write_text(folder / "report.md", _report(grid, root, cells, results, spent, shown))
+    first = headline(judged)
+    write_text(folder / "report.md", _report(grid, root, cells, results, spent, first, shown))
 
 
 def _report(
@@ -69,6 +81,7 @@ def _report(
     cells: Cells,
     results: pd.DataFrame,
     spent: pd.DataFrame,
+    verdicts: str,
     tables: dict[str, str],
 ) -> str:
     from jinja2 import Environment, StrictUndefined
@@ -82,7 +95,7 @@ def _report(
     values = {
         "profile": grid["profile"],
         "scope": scope(grid["profile"]),
-        "findings": findings(grid, results, len(missing), len(planned)),
+        "findings": [*findings(grid, results, len(missing), len(planned)), verdicts],
         "not_run": missing,
         "planned": len(planned),
         "with_generators": any(stage == "evaluate_generator" for stage, _, _ in planned),

@@ -9,7 +9,7 @@ import pandas as pd
 from study.config import Cell
 from study.report.names import CONTROL, NOT_IN_GRID, NOT_RUN, arm_rank, generator
 from study.report.results import instances, where
-from study.statistics import Gain, t_interval
+from study.statistics import Estimate, t_interval
 from study.tracking import write_text
 
 _KEYS = ("data", "autoencoder", "scaling", "generator", "arm")
@@ -102,7 +102,10 @@ class Row:
 
     def of(self, results: pd.DataFrame, metric: str) -> pd.DataFrame:
         """The row's records of a metric."""
-        records = where(results, "metric", metric)
+        return self.all_of(where(results, "metric", metric))
+
+    def all_of(self, records: pd.DataFrame) -> pd.DataFrame:
+        """The row's records among some."""
         for name, value in self.choices.items():
             records = where(records, name, value)
         return records
@@ -142,7 +145,7 @@ def mean_text(mean: float, high: float | None) -> str:
     return text if high is None else f"{text} ± {high - mean:.2g}"
 
 
-def gain_text(gain: Gain) -> str:
+def gain_text(gain: Estimate) -> str:
     """A gain in percent with its interval, or why there is none."""
     value = f"{signed(100 * gain.value, 1)} %"
     if gain.low is None or gain.high is None:

@@ -14,6 +14,7 @@ from study.report.names import (
     INTRINSIC,
     KERNEL,
     NOT_RUN,
+    QUALITY,
     first_present,
     is_distance,
     label,
@@ -28,7 +29,7 @@ from study.report.table import (
     table_rows,
     with_control,
 )
-from study.statistics import Gain, paired_gain
+from study.statistics import Estimate, paired_gain
 
 
 def autoencoder_table(grid: dict[str, Any], results: pd.DataFrame) -> Table:
@@ -87,6 +88,44 @@ def generator_table(grid: dict[str, Any], results: pd.DataFrame) -> Table:
     return table
 
 
+def quality_table(grid: dict[str, Any], results: pd.DataFrame) -> Table:
+    """Everything that is measured of the last checkpoint's samples; held-out images first."""
+    generated = where(results, "stage", "evaluate_generator")
+    real = where(results, "stage", "reference_statistics")
+    table, rows = Table("sample_quality"), table_rows(grid, "evaluate_generator")
+    chosen = [first_present(results, names) for names in QUALITY]
+    titles = {name: label(name, where(generated, "metric", name)["n"]) for name in chosen}
+    if rows:
+        first = {
+            title: "held-out images" if i == 0 else "–"
+            for i, title in enumerate(rows[0].titles(rows, 0))
+        }
+        table.add(first, {"arm": "held_out"})
+    for name, title in titles.items() if rows else ():
+        absent = "–" if len(real) else NOT_RUN
+        table.put(title, name, where(real, "metric", f"{name}_floor"), ran=True, absent=absent)
+    for row in rows:
+        ends = {name: checkpoint(row.of(generated, name), -1) for name in chosen}
+        ran = len(ends[chosen[0]])
+        table.add(row.titles(rows, ran), {**row.choices, "seeds_run": ran})
+        for name, title in titles.items():
+            table.put(title, name, ends[name], ran=ran > 0)
+    if not rows:
+        return table
+    counts = sorted({int(n) for n in where(real, "metric", f"{chosen[0]}_floor")["n"].dropna()})
+    table.notes = [
+        "First row: held-out images in the place of samples, the best there is"
+        + (f" (n = {', '.join(f'{n:,}' for n in counts)})" if counts else "")
+        + ". To reconstructions: of training images by the arm's own autoencoder, which leaves the "
+        "decoder out; rFD of training images: theirs to the training images, the least that the "
+        "arm's generators can reach. n → ∞: linear fit in 1/n. Lower is better up to there; higher "
+        "is better for the score, precision, recall, density and coverage. Nearest ratio: mean "
+        "distance of samples to the nearest training image over that of held-out images, about 1 "
+        "for new images and towards 0 for copies.",
+    ]
+    return table
+
+
 def cost_table(grid: dict[str, Any], costs: pd.DataFrame) -> Table:
     """Time of each stage."""
     table = Table("costs")
@@ -119,7 +158,7 @@ def checkpoint(records: pd.DataFrame, place: int) -> pd.DataFrame:
     return where(records, "step", *steps[place:][:1])
 
 
-def gain_over_control(row: Row, results: pd.DataFrame, metric: str) -> Gain | None:
+def gain_over_control(row: Row, results: pd.DataFrame, metric: str) -> Estimate | None:
     """Gain of a row over the control arm at the last checkpoint; None without common seeds."""
     arm, control = (checkpoint(r.of(results, metric), -1) for r in (row, row.beside(CONTROL)))
     pairs = paired(arm, control)
@@ -140,7 +179,7 @@ def _headline(present: set[str]) -> list[str]:
     return [name for name in names if name in present] or ["psnr_db", "equivariance_error"]
 
 
-def _put_gain(table: Table, row: Row, gain: Gain | None, controlled: bool) -> None:
+def _put_gain(table: Table, row: Row, gain: Estimate | None, controlled: bool) -> None:
     absent = NOT_RUN if controlled else "no control"
     if row.arm == CONTROL and table.numbers[-1]["seeds_run"]:
         absent = "reference"

@@ -34,7 +34,7 @@ def main(config: EvaluateAutoencoder, run: Run) -> None:
     run.table(list(analysis.spectrum_rows()), list(SPECTRUM), "spectra")
     run.protocol = {
         "images": f"first {len(images)} held-out images",
-        "reference": f"{reference.train.count} training images",
+        "reference": reference.source,
         **analysis.protocol,
     }
 

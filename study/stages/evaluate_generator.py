@@ -1,30 +1,33 @@
-"""Stage evaluate_generator: samples and distances at every checkpoint of a run."""
+"""Stage evaluate_generator: samples and what is measured of them, at every checkpoint of a run."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from functools import partial
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from study import paths
-from study.autoencoders.models import load_autoencoder
+from study.autoencoders.models import Autoencoder, load_autoencoder
 from study.command import device, stage
 from study.config import SamplingMethod
 from study.config.seeds import derive
 from study.config.stages import EvaluateGenerator
-from study.evaluation.distances import (
-    frechet_distance,
-    frechet_standard_error,
-    kernel_distance,
-    statistics,
-)
-from study.evaluation.features import load_extractor
+from study.data.store import PixelStore
+from study.evaluation.autoencoder import reconstructions
+from study.evaluation.features import FeatureExtractor, Features, load_extractor
+from study.evaluation.neighbours import thumbnails
 from study.evaluation.reference import Reference, require_samples
+from study.evaluation.samples import Gallery, Result, SampleMeasures
 from study.generators.checkpoints import load_generator, load_index
 from study.generators.decode import decode_batches
 from study.generators.objectives import build_objective
-from study.generators.sample import random_latents, sample_batches, sample_labels
+from study.generators.sample import (
+    network_calls,
+    random_latents,
+    sample_batches,
+    sample_labels,
+)
 from study.progress import track
 from study.tracking import Run
 
@@ -40,24 +43,18 @@ def main(config: EvaluateGenerator, run: Run) -> None:
     extractor = load_extractor(config.evaluation, paths.network(cell, "extractor"), device())
     reference = Reference.load(paths.reference(cell))
     dimension = len(reference.train.mean)
-    require_samples(settings.num_samples, dimension, config.evaluation, "num_samples")
+    for field in ("num_samples", "reconstructions"):
+        require_samples(getattr(settings, field), dimension, config.evaluation, field)
+    measures = SampleMeasures(reference, config.evaluation, device())
     labels = sample_labels(reference.class_counts, settings.num_samples)
-    tokens = config.sampler.method is SamplingMethod.confidence
+    tokens = config.sampler.method in (SamplingMethod.confidence, SamplingMethod.halton)
     num_steps = settings.num_token_steps if tokens else settings.num_steps
     decode = partial(decode_batches, decoder, index.spec, index.scaling)
-    measure = partial(_measure, config, run, reference, extractor.name)
-
-    def features_of(batches: Iterator[Tensor], keep: int = 0) -> tuple[np.ndarray, list[Tensor]]:
-        kept: list[Tensor] = []
-        rows = []
-        for images in decode(batches):
-            rows.append(extractor(images))
-            if sum(map(len, kept)) < keep:
-                kept.append(images.cpu())
-        return np.concatenate(rows), kept
-
+    kept = max(settings.grid_images, settings.nearest_samples)
     for checkpoint in track(index.checkpoints, len(index.checkpoints), "checkpoints"):
-        network = load_generator(folder, index, checkpoint, config.generator, device())
+        network = load_generator(
+            folder, index, checkpoint, config.generator, config.sampler.weights, device()
+        )
         latents = sample_batches(
             network,
             objective,
@@ -69,11 +66,16 @@ def main(config: EvaluateGenerator, run: Run) -> None:
             derive(seed, "evaluation"),
             device(),
         )
-        features, kept = features_of(latents, settings.grid_images)
-        measure(features, "", checkpoint.step, checkpoint.images_seen)
+        features, shown = _features(extractor, decode(latents), kept)
+        record = partial(_record, run, checkpoint.step, checkpoint.images_seen)
+        record(measures.everything(features))
         if checkpoint is index.checkpoints[-1]:
-            shown = torch.cat(kept)[: settings.grid_images].numpy()
-            run.picture(shown, columns=max(1, int(settings.grid_images**0.5)))
+            record(measures.extrapolated(features))
+            small = thumbnails(shown[: settings.nearest_samples])
+            record(measures.nearest(features, small, Gallery.load(paths.gallery(cell))))
+            record(_against_reconstructions(config, measures, features, decoder, extractor))
+            grid = shown[: settings.grid_images].numpy()
+            run.picture(grid, columns=max(1, int(settings.grid_images**0.5)))
     nothing = random_latents(
         index.spec,
         settings.num_samples,
@@ -81,52 +83,55 @@ def main(config: EvaluateGenerator, run: Run) -> None:
         derive(seed, "random"),
         device(),
     )
-    measure(features_of(nothing)[0], "_random_latents", None, None)
+    _record(run, None, None, measures.frechet(extractor.all(decode(nothing)), "_random_latents"))
     run.protocol = {
         "samples": settings.num_samples,
         "sampler": config.sampler.method.value,
         "steps": num_steps,
+        "nfe": network_calls(config.sampler.method, num_steps) or "chosen by the sampler",
         "cfg_scale": config.sampler.cfg_scale,
-        "weights": "EMA",
+        "cfg_interval": config.sampler.cfg_interval,
+        "cfg_channels": config.sampler.cfg_channels or "all",
+        "weights": config.sampler.weights.value,
         "labels": "class frequencies of the training images",
-        "reference": f"{reference.train.count} training images",
-        "extractor": extractor.name,
         "scaling": index.scaling.value,
+        "reconstructions": f"{settings.reconstructions} training images, latents sampled",
+        **measures.protocol(),
     }
 
 
-def _measure(
+def _features(
+    extractor: FeatureExtractor, batches: Iterable[Tensor], keep: int
+) -> tuple[Features, Tensor]:
+    """Features of all images, and the first images themselves."""
+    kept: list[Tensor] = []
+
+    def passing() -> Iterator[Tensor]:
+        for images in batches:
+            if sum(map(len, kept)) < keep:
+                kept.append(images.cpu())
+            yield images
+
+    return extractor.all(passing()), torch.cat(kept)[:keep]
+
+
+def _against_reconstructions(
     config: EvaluateGenerator,
-    run: Run,
-    reference: Reference,
-    name: str,
-    features: np.ndarray,
-    suffix: str,
-    step: int | None,
-    images_seen: int | None,
-) -> None:
-    settings, n = config.evaluation, len(features)
-    ours = statistics(features)
-    distance = frechet_distance(ours, reference.train)
-    spread = 1.96 * frechet_standard_error(
-        features, reference.train, settings.bootstrap_samples, derive(0, "bootstrap")
-    )
-    run.record(
-        f"fd_{name}{suffix}",
-        distance,
-        step=step,
-        images_seen=images_seen,
-        n=n,
-        low=distance - spread,
-        high=distance + spread,
-        extractor=name,
-    )
-    if suffix:
-        return
-    held_out = frechet_distance(ours, reference.held_out)
-    kernel = kernel_distance(features, reference.train_features, settings.kid_subset_size, 0)
-    for metric, value in ((f"fd_{name}_held_out", held_out), (f"kid_{name}", kernel)):
-        run.record(metric, value, step=step, images_seen=images_seen, n=n, extractor=name)
+    measures: SampleMeasures,
+    features: Features,
+    decoder: Autoencoder,
+    extractor: FeatureExtractor,
+) -> Iterator[Result]:
+    settings, cell = config.evaluate_generator, config.cell
+    images = PixelStore(paths.store(cell)).images("train")
+    size, seed = settings.micro_batch_size, derive(cell.seed or 0, "reconstructions")
+    own = extractor.all(reconstructions(decoder, images, settings.reconstructions, size, seed))
+    return measures.against_reconstructions(features, own.vectors)
+
+
+def _record(run: Run, step: int | None, images_seen: int | None, results: Iterable[Result]) -> None:
+    for result in results:
+        run.record(**asdict(result), step=step, images_seen=images_seen)
 
 
 if __name__ == "__main__":

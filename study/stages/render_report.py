@@ -3,6 +3,7 @@
 from study import paths, tracking
 from study.command import stage
 from study.config import ConfigError, load_grid
+from study.config.claims import load_claims
 from study.config.stages import RenderReport
 from study.report.render import render
 from study.tracking import Run
@@ -15,7 +16,7 @@ def main(config: RenderReport, run: Run) -> None:
     if grid.get("profile") != profile:
         shown = paths.shown(paths.GRID)
         raise ConfigError(f"{shown}: profile = {grid.get('profile')!r}: must be {profile!r}")
-    render(grid)
+    render(grid, load_claims(paths.PARAMS / "claims.yaml"))
     tracking.sync(profile)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from study.config import (
+    AlignmentTarget,
     ArmConfig,
     AutoencoderConfig,
     AutoencoderTrainingConfig,
@@ -20,9 +21,9 @@ from study.config import (
     MaskGITConfig,
     NetworkConfig,
     PrepareDataConfig,
+    ReferenceStatisticsConfig,
     REPAConfig,
     SamplerConfig,
-    SamplingMethod,
     ScaleMode,
     Source,
     TrainGeneratorConfig,
@@ -112,6 +113,9 @@ def test_bad_backbone_is_refused(backbone: BackboneConfig) -> None:
     rejects(backbone, "width = 36: must be a multiple of 4 times heads", width=36)
     rejects(backbone, "depth = 0: must be at least 1", depth=0)
     rejects(backbone, "mlp_ratio = 0.0: must be greater than 0", mlp_ratio=0.0)
+    rejects(backbone, "projection_depth = 0: must be at least 1", projection_depth=0)
+    rejects(backbone, "projection_depth = 3: must be at most depth 2", projection_depth=3)
+    rejects(backbone, "projection_width = 0: must be at least 1", projection_width=0)
 
 
 @pytest.mark.parametrize(
@@ -128,8 +132,20 @@ def test_bad_backbone_is_refused(backbone: BackboneConfig) -> None:
             {"projection_weight": 0.0},
             "projection_weight = 0.0: must be greater",
         ),
-        (REPAConfig, "repa", {"projection_depth": 0}, "projection_depth = 0: must be at least 1"),
-        (MaskGITConfig, "maskgit", {"schedule": "x"}, "schedule = 'x': must be cosine or linear"),
+        (
+            REPAConfig,
+            "repa",
+            {"target": AlignmentTarget.dinov2_base},
+            "target_weights = None: must be null for target in_domain, else a file below weights/",
+        ),
+        (
+            REPAConfig,
+            "repa",
+            {"target_weights": "weights/x"},
+            "target_weights = 'weights/x': must be null for target in_domain",
+        ),
+        (MaskGITConfig, "maskgit", {"schedule": "x"}, "schedule = 'x': must be cosine, linear or"),
+        (MaskGITConfig, "maskgit", {"dropout": 1.0}, "dropout = 1.0: must be from 0 to below 1"),
         (MaskGITConfig, "maskgit", {"label_smoothing": 2.0}, "label_smoothing = 2.0: must be from"),
     ],
 )
@@ -139,18 +155,43 @@ def test_bad_generators_are_refused(
     rejects(load_group(schema, "generator", name), message, **changes)
 
 
-def test_bad_sampler_is_refused() -> None:
-    heun = SamplerConfig(
-        method=SamplingMethod.heun, cfg_scale=1.0, last_step=None, temperature=None
+def sampler(name: str) -> SamplerConfig:
+    return load_group(SamplerConfig, "sampler", name)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("heun", {"cfg_scale": 0.5}, "cfg_scale = 0.5: must be at least 1"),
+        ("heun", {"last_step": 0.04}, "last_step = 0.04: must be given exactly for euler_maruyama"),
+        ("heun", {"rtol": 0.1}, "rtol = 0.1: must be given exactly for dopri5"),
+        ("heun", {"temperature": 1.0}, "temperature = 1.0: must be given exactly for confidence"),
+        ("euler_maruyama", {"last_step": None}, "last_step = None: must be given exactly"),
+        ("euler_maruyama", {"last_step": 1.0}, "last_step = 1.0: must be between 0 and 1"),
+        ("dopri5", {"atol": None}, "atol = None: must be given exactly for dopri5"),
+        ("dopri5", {"rtol": 0.0}, "rtol = 0.0: must be greater than 0"),
+        ("confidence", {"temperature": -1.0}, "temperature = -1.0: must be at least 0"),
+        ("halton", {"temperature": 0.0}, "temperature = 0.0: must be greater than 0"),
+        ("halton", {"temperature": None}, "temperature = None: must be given exactly for conf"),
+        ("heun", {"cfg_interval": [0.5]}, "cfg_interval = [0.5]: must be two numbers from 0 to 1"),
+        ("heun", {"cfg_interval": [0.7, 0.7]}, "cfg_interval = [0.7, 0.7]: must be two numbers"),
+        ("heun", {"cfg_interval": [0.0, 1.1]}, "cfg_interval = [0.0, 1.1]: must be two numbers"),
+        ("heun", {"cfg_channels": 0}, "cfg_channels = 0: must be at least 1"),
+        ("halton", {"cfg_channels": 3}, "cfg_channels = 3: must be null for tokens"),
+    ],
+)
+def test_bad_samplers_are_refused(name: str, changes: dict[str, Any], message: str) -> None:
+    rejects(sampler(name), message, **changes)
+
+
+def test_published_samplers_are_as_published() -> None:
+    dit, sit, repa = (
+        sampler(f"{name}")
+        for name in ("ddpm_guided", "euler_maruyama_guided", "euler_maruyama_interval")
     )
-    rejects(heun, "cfg_scale = 0.5: must be at least 1", cfg_scale=0.5)
-    rejects(heun, "last_step = 0.04: must be given exactly for euler_maruyama", last_step=0.04)
-    rejects(heun, "temperature = 1.0: must be given exactly for confidence", temperature=1.0)
-    sde = replace(heun, method=SamplingMethod.euler_maruyama, last_step=0.04)
-    rejects(sde, "last_step = None: must be given exactly", last_step=None)
-    rejects(sde, "last_step = 1.0: must be between 0 and 1", last_step=1.0)
-    tokens = replace(heun, method=SamplingMethod.confidence, temperature=1.0)
-    rejects(tokens, "temperature = -1.0: must be at least 0", temperature=-1.0)
+    assert (dit.cfg_scale, dit.cfg_channels, dit.cfg_interval) == (1.5, 3, [0, 1])
+    assert (sit.cfg_scale, sit.cfg_channels, sit.last_step) == (1.5, 3, 0.04)
+    assert (repa.cfg_scale, repa.cfg_channels, repa.cfg_interval) == (1.8, None, [0, 0.7])
 
 
 def test_bad_data_are_refused() -> None:
@@ -192,7 +233,19 @@ def test_bad_measurements_are_refused() -> None:
         given = f"intrinsic_dimension_images = {counts}: must be a list of whole numbers from 10"
         rejects(autoencoder, f"{given} to num_images 20", intrinsic_dimension_images=counts)
     generator = EvaluateGeneratorConfig(
-        num_samples=8, num_steps=1, num_token_steps=1, micro_batch_size=1, grid_images=4
+        num_samples=8,
+        num_steps=1,
+        num_token_steps=1,
+        micro_batch_size=1,
+        grid_images=4,
+        reconstructions=8,
+        nearest_samples=4,
     )
+    rejects(generator, "nearest_samples = 9: must be from 1 to num_samples", nearest_samples=9)
+    rejects(generator, "reconstructions = 1: must be at least 2", reconstructions=1)
+    in_domain = load_group(EvaluationConfig, "evaluation", "in_domain")
+    rejects(in_domain, "adm_reference = 'x': must be null without inception", adm_reference="x")
+    reference = ReferenceStatisticsConfig(batch_size=1, degraded_images=4)
+    rejects(reference, "degraded_images = 1: must be at least 2", degraded_images=1)
     rejects(generator, "grid_images = 9: must be from 1 to num_samples", grid_images=9)
     rejects(generator, "num_token_steps = 0: must be at least 1", num_token_steps=0)

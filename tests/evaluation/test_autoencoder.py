@@ -6,7 +6,7 @@ import torch
 
 from study.autoencoders.models import Autoencoder
 from study.data.store import to_float
-from study.evaluation.autoencoder import batches, decode, encode
+from study.evaluation.autoencoder import batches, decode, encode, reconstructions
 
 MakeOf = Callable[..., Autoencoder]
 
@@ -29,3 +29,30 @@ def test_pixels_that_are_not_finite_are_one_line(autoencoder_of: MakeOf) -> None
     assert torch.equal(decode(made, torch.ones(1, 3, 4, 4), "x"), torch.ones(1, 3, 4, 4))
     with pytest.raises(RuntimeError, match=r"^batch 3, turn_90: a decoded pixel is not finite$"):
         decode(made, torch.zeros(1, 3, 4, 4), "batch 3, turn_90")
+
+
+def test_reconstructions_are_spread_over_the_images_and_half_are_mirrored(
+    identity: Autoencoder, images: np.ndarray
+) -> None:
+    found = torch.cat(list(reconstructions(identity, images, 8, 3, 0))).numpy()
+    chosen = images[np.linspace(0, 15, 8).round().astype(int)]
+    mirrored = [
+        np.array_equal(ours, theirs[..., ::-1]) for ours, theirs in zip(found, chosen, strict=True)
+    ]
+    same = [np.array_equal(ours, theirs) for ours, theirs in zip(found, chosen, strict=True)]
+    assert found.dtype == np.uint8
+    assert all(one != other for one, other in zip(same, mirrored, strict=True))
+    assert 0 < sum(mirrored) < 8
+
+
+def test_reconstructions_do_not_depend_on_the_batch_size_and_end_with_the_images(
+    kl: Autoencoder, images: np.ndarray
+) -> None:
+    whole = torch.cat(list(reconstructions(kl, images, 99, 16, 0)))
+    assert len(whole) == 16
+    again = torch.cat(list(reconstructions(kl, images, 99, 16, 0)))
+    other = torch.cat(list(reconstructions(kl, images, 99, 16, 1)))
+    parts = torch.cat(list(reconstructions(kl, images, 99, 5, 0)))
+    assert torch.equal(whole, again)
+    assert not torch.equal(whole, other)
+    assert (parts.float() - whole.float()).abs().max() <= 1

@@ -6,6 +6,7 @@ from torch_fidelity.metric_kid import kid_features_to_metric
 
 from study.evaluation.distances import (
     Statistics,
+    extrapolated_distance,
     frechet_distance,
     frechet_standard_error,
     kernel_distance,
@@ -120,3 +121,69 @@ def test_standard_error_is_the_spread_over_fresh_samples(rng: np.random.Generato
     estimate = frechet_standard_error(samples[0], reference, 60, 0)
     assert estimate == pytest.approx(truth, rel=0.5)
     assert estimate == frechet_standard_error(samples[0], reference, 60, 0)
+
+
+def test_the_interval_over_samples_covers_the_expected_distance() -> None:
+    rng = np.random.default_rng(1)
+    reference = Statistics(np.zeros(4), np.eye(4), 10**6)
+    samples = rng.normal(size=(1500, 150, 4)) * [1, 1.3, 0.8, 1] + [0.4, 0, 0, 0]
+    distances = [frechet_distance(statistics(each), reference) for each in samples]
+    # Of this many the mean is the expected distance at n = 150, bias included.
+    expected = np.mean(distances)
+    covered = [
+        abs(distance - expected) <= 1.96 * frechet_standard_error(each, reference, 50, 0)
+        for each, distance in zip(samples[:600], distances, strict=False)
+    ]
+    assert 0.93 <= np.mean(covered) <= 0.99
+
+
+def test_the_extrapolated_distance_has_little_of_the_bias() -> None:
+    rng = np.random.default_rng(2)
+    reference = Statistics(np.zeros(8), np.eye(8), 10**6)
+    truth = 8 * 0.3**2
+    plain, extrapolated = [], []
+    for sample in rng.normal(size=(60, 400, 8)) + 0.3:
+        plain.append(frechet_distance(statistics(sample), reference))
+        found = extrapolated_distance(sample, reference, 16, 0)
+        assert found is not None
+        extrapolated.append(found[0])
+    bias = np.mean(plain) - truth
+    error = np.std(extrapolated, ddof=1) / 60**0.5
+    assert bias > 4 * np.std(plain, ddof=1) / 60**0.5
+    assert abs(np.mean(extrapolated) - truth) < max(0.25 * bias, 3 * error)
+
+
+def test_the_extrapolation_is_exact_where_the_distance_is_linear_in_1_over_n(
+    monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
+) -> None:
+    def linear(mean: torch.Tensor, covariance: torch.Tensor, theirs: Statistics) -> float:
+        return 3.0 + 70.0 * float(covariance)
+
+    monkeypatch.setattr("study.evaluation.distances._distance", linear)
+    monkeypatch.setattr("study.evaluation.distances._moments", lambda r: (r, 1 / len(r)))
+    reference = Statistics(np.zeros(2), np.eye(2), 100)
+    found = extrapolated_distance(rng.normal(size=(1000, 2)), reference, 4, 0)
+    assert found is not None
+    assert found[0] == pytest.approx(3.0)
+    assert (found[1][0], found[1][-1], len(found[1])) == (200, 1000, 8)
+
+
+def test_the_extrapolation_keeps_to_the_least_n(rng: np.random.Generator) -> None:
+    reference = Statistics(np.zeros(4), np.eye(4), 100)
+    features = rng.normal(size=(100, 4))
+    found = extrapolated_distance(features, reference, 40, 0)
+    assert found is not None
+    assert found[1][0] == 40
+    assert extrapolated_distance(features, reference, 51, 0) is None
+
+
+@pytest.mark.gpu
+def test_distances_on_the_gpu_are_those_on_the_cpu(rng: np.random.Generator) -> None:
+    gpu, cpu = torch.device("cuda"), torch.device("cpu")
+    ours, theirs = correlated(rng, 500, 64), correlated(rng, 400, 64)
+    there, here = (
+        frechet_distance(statistics(ours, d), statistics(theirs, d), d) for d in (gpu, cpu)
+    )
+    assert there == pytest.approx(here, rel=1e-9)
+    errors = [frechet_standard_error(ours, statistics(theirs), 5, 0, d) for d in (gpu, cpu)]
+    assert errors[0] == pytest.approx(errors[1], rel=1e-6)

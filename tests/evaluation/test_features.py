@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 from torch_fidelity import feature_extractor_inceptionv3 as fidelity
 
 from study import paths
@@ -18,6 +19,7 @@ IN_DOMAIN = EvaluationConfig(
     extractor=Extractor.in_domain,
     weights=None,
     lpips=None,
+    adm_reference=None,
     kid_subset_size=10,
     bootstrap_samples=2,
     allow_few_samples=True,
@@ -53,7 +55,35 @@ def test_batch_size_does_not_change_features(
 ) -> None:
     every = torch.from_numpy(images)
     whole, parts = extractor.all([every]), extractor.all(every.split(size))
-    np.testing.assert_allclose(parts, whole, rtol=1e-5, atol=1e-6)
+    for name in ("vectors", "spatial", "logits"):
+        ours, theirs = getattr(parts, name), getattr(whole, name)
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_one_pass_gives_vectors_logits_and_features_with_a_place(
+    extractor: FeatureExtractor, network: InDomainNetwork, images: np.ndarray
+) -> None:
+    found = extractor.everything(torch.from_numpy(images))
+    pixels = to_float(torch.from_numpy(images))
+    np.testing.assert_array_equal(found.vectors, network.features(pixels).numpy())
+    np.testing.assert_array_equal(found.logits, network(pixels).numpy())
+    # The grid is 8 x 8: averaged to 4 x 4, one channel is already more than the 8 dimensions.
+    expected = functional.avg_pool2d(network.grid(pixels), 2)[:, 0].flatten(1)
+    np.testing.assert_allclose(found.spatial, expected.numpy(), rtol=1e-6)
+
+
+def test_spatial_features_see_where_vectors_do_not(
+    extractor: FeatureExtractor, images: np.ndarray
+) -> None:
+    half = images.copy()
+    half[:, :, :8], half[:, :, 8:] = 0, 255
+    ours, theirs = (
+        extractor.everything(torch.from_numpy(np.ascontiguousarray(each)))
+        for each in (half, half[:, :, ::-1])
+    )
+    top = ours.spatial.reshape(16, 4, 4)[:, 0], theirs.spatial.reshape(16, 4, 4)[:, -1]
+    assert not np.allclose(ours.spatial, theirs.spatial, rtol=0.05)
+    assert np.abs(top[0] - top[1]).mean() < np.abs(ours.spatial - theirs.spatial).mean()
 
 
 def test_an_empty_set_is_refused(extractor: FeatureExtractor) -> None:
@@ -80,6 +110,7 @@ def test_the_in_domain_network_is_loaded(
     loaded = load_extractor(IN_DOMAIN, tmp_path, CPU)
     assert loaded.name == "in_domain"
     assert loaded(torch.from_numpy(images)).shape == (16, 8)
+    assert loaded.everything(torch.from_numpy(images))[:5].logits.shape == (5, 4)
 
 
 @pytest.mark.usefixtures("weights")
@@ -116,5 +147,15 @@ def test_inception_takes_uint8_images_of_any_size(
     assert extractor.name == "inception"
     features = extractor(torch.from_numpy(images[:2]))
     assert features.shape == (2, 2048)
+    grids = []
+    random.Mixed_6d.branch1x1.register_forward_hook(lambda *passed: grids.append(passed[2]))
     (expected,) = random(torch.from_numpy(images[:2]))
     np.testing.assert_allclose(features, expected.numpy(), rtol=1e-5)
+    found = extractor.everything(torch.from_numpy(images[:2]))
+    assert found.logits.shape == (2, 1008)
+    weight = random.fc.weight.T
+    np.testing.assert_allclose(found.logits, (expected @ weight).numpy(), rtol=1e-3, atol=1e-5)
+    # ADM: the first 7 channels of that convolution, channels last.
+    assert found.spatial.shape == (2, 17 * 17 * 7)
+    spatial = grids[0].permute(0, 2, 3, 1)[..., :7].flatten(1)
+    np.testing.assert_allclose(found.spatial, spatial.numpy(), rtol=1e-5, atol=1e-7)

@@ -73,6 +73,11 @@ def test_an_instance_tracks_the_files_that_hydra_composes(profile: str, composed
         assert {file for file, keys in tracked.items() if keys is None} == set(composed) - {own}
 
 
+def test_the_report_tracks_the_claims_and_the_rules_that_judge_them():
+    tracked = listed("render_report", "laptop", {"profile": "laptop"})
+    assert tracked == {"params/claims.yaml": None, "params/study.yaml": None}
+
+
 @pytest.mark.parametrize("profile", PROFILES)
 def test_an_instance_tracks_its_own_section_of_the_profile_only(profile: str):
     for stage, key, item in instances(profile):

@@ -7,6 +7,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 
 from clones import Clone, restored_stages, run_stages
@@ -63,6 +64,16 @@ def test_results_have_the_documented_columns_and_a_distance_for_every_generator(
     names = ("profile", "data", "autoencoder", "arm", "seed", "generator", "scaling")
     measured = {"-".join(row[n] for n in names) for row in rows if row["metric"] == "fd_in_domain"}
     assert measured == set(smoke.yaml("params/study.yaml")["evaluate_generator"])
+
+
+def test_every_metric_that_claims_are_judged_by_is_measured(smoke: Clone):
+    with (smoke.root / "reports/smoke/results.csv").open(newline="") as file:
+        measured = {row["metric"] for row in csv.DictReader(file)}
+    endpoints = [e for c in smoke.yaml("params/claims.yaml")["claims"] for e in c["endpoints"]]
+    assert endpoints
+    for names in (endpoint[key] for endpoint in endpoints for key in ("metric", "against")):
+        found = [name for name in names if any(fnmatch(metric, name) for metric in measured)]
+        assert found or not names, names
 
 
 def test_every_file_the_report_shows_exists(smoke: Clone):

@@ -74,9 +74,12 @@ def write_instance(stage: str, instance: str, cell: Cell, records: list[dict[str
         "instance": instance,
         "cell": asdict(cell),
         "family": _family(cell),
-        "parameters": {"cell": _choices(cell), stage: {"steps": 600, "scales": [0.25, 0.5]}},
+        "parameters": {
+            "cell": _choices(cell),
+            stage: {"steps": 600, "batch_size": 64, "scales": [0.25, 0.5]},
+        },
         "records": records,
-        "protocol": {"extractor": "in_domain", "steps": 8 if cell.generator == "maskgit" else 50},
+        "protocol": _protocol(stage, cell),
         "cost": {"seconds": 12.5 + len(instance), **_work(stage, cell)},
         "environment": {
             "commit": "0123456789ab",
@@ -109,6 +112,10 @@ def _of_generator(cell: Cell, rng: np.random.Generator) -> list[dict[str, Any]]:
         seen = {"step": step, "images_seen": 64 * step}
         records.append(row | seen | bound)
         records.append(record("kid_in_domain", value / 50, 1000) | seen)
+        for name in ("precision", "recall", "density", "coverage"):
+            records.append(record(f"{name}_in_domain", 1 / (1 + value), 1000) | seen)
+    end = {"step": CHECKPOINTS[-1], "images_seen": 64 * CHECKPOINTS[-1]}
+    records.append(record("nearest_ratio_pixels", 0.9, 100) | end)
     start = record("fd_in_domain_random_latents", 1.9 * level * worse, 1000)
     return [*records, start]
 
@@ -153,7 +160,11 @@ def _of_network(cell: Cell, rng: np.random.Generator) -> list[dict[str, Any]]:
 
 
 def _of_reference(cell: Cell, rng: np.random.Generator) -> list[dict[str, Any]]:
-    return [record("fd_in_domain_floor", 0.31, 1000) | {"extractor": "in_domain"}]
+    made = {"extractor": "in_domain"}
+    values = {"fd_in_domain_floor": 0.31, "precision_in_domain_floor": 0.9}
+    for kind in ("blur", "noise", "jpeg", "classes"):
+        values |= {f"ruler_{kind}_{grade}": 0.4 + grade for grade in range(4)}
+    return [record(name, value, 1000) | made for name, value in values.items()]
 
 
 def _of_fine_tuning(cell: Cell, rng: np.random.Generator) -> list[dict[str, Any]]:
@@ -191,6 +202,12 @@ def _choices(cell: Cell) -> dict[str, Any]:
 
 def _family(cell: Cell) -> str | None:
     return cell.autoencoder.removeprefix("small_") if cell.autoencoder else None
+
+
+def _protocol(stage: str, cell: Cell) -> dict[str, Any]:
+    if stage == "prepare_data":
+        return {"image_size": 32, "classes": 6}
+    return {"extractor": "in_domain", "steps": 8 if cell.generator == "maskgit" else 50}
 
 
 def _work(stage: str, cell: Cell) -> dict[str, float]:

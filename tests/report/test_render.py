@@ -9,6 +9,7 @@ from synthetic import grid, write_tree
 
 from study import command, paths, tracking
 from study.config import Cell, ConfigError
+from study.config.claims import load_claims
 from study.config.stages import RenderReport
 from study.report.figures import arm_look
 from study.report.names import ARMS
@@ -18,14 +19,15 @@ from study.report.spectra import spectra
 from study.stages import render_report
 from study.tracking import Run
 
+CLAIMS = load_claims(paths.PARAMS / "claims.yaml")
 OUTPUTS = {
     "report.md",
     "results.csv",
     "summary.csv",
     "costs.csv",
     *(f"tables/{name}.{kind}"
-      for name in ("autoencoders", "equivariance", "transformed", "fine_tuning", "generators",
-                   "costs")
+      for name in ("claims", "endpoints", "autoencoders", "equivariance", "transformed",
+                   "fine_tuning", "generators", "sample_quality", "speed_up", "costs")
       for kind in ("md", "csv", "tex")),
     *(f"figures/{name}.{kind}" for name in ("convergence", "training", "fine_tuning", "spectra")
       for kind in ("png", "pdf", "csv")),
@@ -47,7 +49,7 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], 
         patch.setattr(paths, "ROOT", folder)
         write_tree(study)
         paths.metrics("laptop", "evaluate_generator", _missing(study)).unlink()
-        render(study)
+        render(study, CLAIMS)
     return study, folder
 
 
@@ -67,7 +69,7 @@ def test_rendering_again_gives_the_same_bytes(
     source, target = (f / "reports" / "laptop" / "metrics" for f in (folder, tmp_path))
     shutil.copytree(source, target)
     monkeypatch.setattr(paths, "ROOT", tmp_path)
-    render(study)
+    render(study, CLAIMS)
     second = outputs(target.parent)
     assert [name for name in OUTPUTS if first[name] != second[name]] == []
 
@@ -93,7 +95,7 @@ def test_links_of_the_report_exist(rendered: tuple[dict[str, Any], Path]):
 
 def test_a_report_of_nothing_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(paths, "ROOT", tmp_path)
-    render({**grid([0, 1, 2]), "profile": "smoke"})
+    render({**grid([0, 1, 2]), "profile": "smoke"}, CLAIMS)
     folder = tmp_path / "reports" / "smoke"
     assert set(outputs(folder)) == OUTPUTS
     assert "88 of 88 cells not run" in (folder / "report.md").read_text()
@@ -106,11 +108,11 @@ def test_a_grid_without_generators_says_nothing_of_them(
     stages = ("cache_latents", "train_generator", "evaluate_generator")
     study = grid([0]) | {stage: {} for stage in stages}
     write_tree(study)
-    render(study)
+    render(study, CLAIMS)
     folder = tmp_path / "reports" / "laptop"
     assert set(outputs(folder)) == OUTPUTS
     text = (folder / "report.md").read_text()
-    for word in ("Generators", "enerator", "convergence", "samples.png", "loss of random"):
+    for word in ("## Generators", "convergence", "samples.png", "Speed-up", "Quality of samples"):
         assert word not in text, word
     assert "figures/training.png" in text
     assert "All 16 cells of the grid ran." in text
@@ -178,13 +180,13 @@ def test_the_stage_leaves_metrics_alone_and_shows_them(
     monkeypatch.setattr(paths, "ROOT", tmp_path)
     monkeypatch.setattr(paths, "GRID", tmp_path / "study.yaml")
     paths.GRID.write_text("profile: laptop\n")
-    monkeypatch.setattr(render_report, "render", reported.append)
+    monkeypatch.setattr(render_report, "render", lambda *given: reported.append(given))
     monkeypatch.setattr(tracking, "sync", shown.append)
     monkeypatch.setattr(command, "load", lambda schema, cell: schema(cell=cell))
     monkeypatch.setattr(command, "die_with_parent", lambda: None)
     monkeypatch.setattr("sys.argv", ["render_report", "profile=laptop"])
     command.stage(render_report.main, render_report.__file__, record=False)
-    assert reported == [{"profile": "laptop"}]
+    assert reported == [({"profile": "laptop"}, CLAIMS)]
     assert shown == ["laptop"]
     assert not list(tmp_path.rglob("*.json"))
 

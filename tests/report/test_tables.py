@@ -8,10 +8,11 @@ import pytest
 from synthetic import grid, write_tree
 
 from study import paths
+from study.report.findings import measurement
 from study.report.names import count, label
 from study.report.results import collect, costs
 from study.report.table import Table
-from study.report.tables import autoencoder_table, cost_table, generator_table
+from study.report.tables import autoencoder_table, cost_table, generator_table, quality_table
 from study.report.transforms import equivariance_table, transformed_table
 from study.statistics import paired_gain
 
@@ -214,3 +215,42 @@ def test_costs_add_up(root: Path):
     assert sum(row["minutes"] for row in table.numbers) == pytest.approx(
         spent["seconds"].sum() / 60
     )
+
+
+def test_the_quality_of_samples_is_shown_beside_that_of_held_out_images(root: Path):
+    study = grid([0, 1])
+    write_tree(study)
+    table = quality_table(study, collect(study, root))
+    first = table.shown[0]
+    assert (first["Generator"], first["Arm"]) == ("held-out images", "–")
+    assert (first["FD in-domain 1k"], first["Precision in-domain"]) == ("0.31", "0.9")
+    shown, numbers = row_of(table, generator="sit", arm="eq")
+    found = measured(root, "evaluate_generator", "eq-?-sit", "precision_in_domain")
+    assert numbers["precision_in_domain"] == pytest.approx(fmean(found))
+    assert shown["Nearest ratio pixels"] == "0.9 ± 0"
+    assert shown["FD in-domain, n → ∞"] == "not measured"
+    assert "n = 1,000" in table.notes[0]
+
+
+def test_a_distance_that_misses_a_degradation_is_doubted(root: Path):
+    study = grid([0])
+    write_tree(study)
+    lines = measurement(collect(study, root))
+    assert "Under JPEG the distance rises: 0.4, 1.4, 2.4, 3.4 (`shapes`, n = 1,000)." in lines
+    assert lines[-1] == "The distance rises with every grade of every degradation."
+    assert sum(line.startswith("Floor, ") for line in lines) == 1
+    for path in (root / "reference_statistics").glob("*.json"):
+        content = json.loads(path.read_text())
+        for row in content["records"]:
+            row["value"] = 1.0 if row["metric"] == "ruler_noise_3" else row["value"]
+        path.write_text(json.dumps(content))
+    lines = measurement(collect(study, root))
+    assert any(line.startswith("Under noise the distance **does not rise**") for line in lines)
+    assert "in doubt" in lines[-1]
+
+
+def test_a_response_that_was_not_measured_is_said_to_be(root: Path):
+    study = grid([0])
+    write_tree(study)
+    drop(root, "reference_statistics", "laptop")
+    assert measurement(collect(study, root))[-1] == "Response to degraded images: not measured."

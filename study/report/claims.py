@@ -1,0 +1,241 @@
+"""Tables of the claims: a verdict for each, and every endpoint with every seed."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+
+from study.config.claims import Better, Effect, Endpoint, Hypothesis
+from study.report.names import NOT_RUN, autoencoder, backbone, generator, label, ruler_name
+from study.report.protocol import Cells
+from study.report.results import instances
+from study.report.table import Table, minutes_text, signed
+from study.report.verdicts import Judged, Outcome, Verdict
+
+_OF_AUTOENCODER = ("finetune_autoencoder", "evaluate_autoencoder", "cache_latents")
+_OF_GENERATOR = ("train_generator", "evaluate_generator")
+_RULES = {
+    Hypothesis.improves: "above {t}",
+    Hypothesis.not_worse: "above −{t}",
+    Hypothesis.equal: "within ±{t}",
+}
+
+
+def claims_table(
+    judged: list[Judged], grid: dict[str, Any], cells: Cells, costs: pd.DataFrame
+) -> Table:
+    """A row per claim: verdict, effects of its primary endpoints, cost, scope."""
+    table = Table("claims")
+    for each in judged:
+        primary = [o for o in each.outcomes if o.endpoint.primary]
+        ran = [o for o in primary if o.estimate is not None]
+        effects = "; ".join(f"{_what(o)} {effect_text(o)}" for o in ran)
+        without = f"needs {', '.join(each.missing)}" if each.missing else ""
+        minutes = _minutes(ran, grid, costs)
+        seeds = [len(o.found.values) for o in ran]
+        table.add(
+            {
+                "No.": str(each.claim.number),
+                "Claim": each.claim.claim,
+                "Status": each.claim.status.value,
+                "Verdict": each.verdict.value,
+                "Effect": "; ".join(filter(None, (effects, without))),
+                "Paper": each.claim.paper,
+                "Seeds": str(min(seeds)) if seeds else NOT_RUN,
+                "Cost [min]": minutes_text(minutes) if ran else NOT_RUN,
+                "Scope": _scope(ran, grid, cells) if ran else NOT_RUN,
+            },
+            {
+                "number": each.claim.number,
+                "claim": each.claim.claim,
+                "status": each.claim.status.value,
+                "verdict": each.verdict.value,
+                "seeds": min(seeds) if seeds else 0,
+                "minutes": minutes if ran else None,
+                "missing": ", ".join(each.missing),
+                "paper": each.claim.paper,
+                "source": each.claim.source,
+                "covers": each.claim.covers,
+            },
+        )
+    table.notes = [
+        "Rules, written before the runs: `params/claims.yaml`. Effect: positive is better for the "
+        "treatment, with Student-t interval over seeds; 95 % for the confirmatory claims, for "
+        "the exploratory ones 95 % for all primary endpoints of a family together (Holm). Cost: "
+        "wall clock of all cells compared, however many claims share them. *Reproduced* would be "
+        "the paper's own model, data and FID of 50,000 samples.",
+    ]
+    return table
+
+
+def endpoints_table(judged: list[Judged]) -> Table:
+    """A row per endpoint: comparison, rule, effect, every seed, verdict."""
+    table = Table("endpoints")
+    for each in judged:
+        for outcome in each.outcomes:
+            endpoint, found = outcome.endpoint, outcome.found
+            value, low, high = _shown_estimate(outcome)
+            seeds = {seed: shown(endpoint, v) for seed, v in found.values.items()}
+            missing = ", ".join(found.missing)
+            table.add(
+                {
+                    "No.": str(each.claim.number),
+                    "Endpoint": "primary" if endpoint.primary else "secondary",
+                    "Comparison": _comparison(outcome),
+                    "Measure": _what(outcome),
+                    "Supported": _RULES[endpoint.hypothesis].format(t=_size(endpoint)),
+                    "Effect": effect_text(outcome) if seeds else f"needs {missing}",
+                    "Interval": f"{100 * outcome.level:.4g} %" if seeds else NOT_RUN,
+                    "Each seed": ", ".join(_text(endpoint, v) for v in seeds.values()) or NOT_RUN,
+                    "Verdict": outcome.verdict.value,
+                },
+                {
+                    "number": each.claim.number,
+                    "primary": endpoint.primary,
+                    **found.choices,
+                    "treatment": endpoint.treatment,
+                    "control": endpoint.control,
+                    "metric": found.metric,
+                    "effect": endpoint.effect.value,
+                    "hypothesis": endpoint.hypothesis.value,
+                    "threshold": endpoint.threshold,
+                    "value": value,
+                    "low": low,
+                    "high": high,
+                    "level": outcome.level,
+                    "seeds": " ".join(f"{seed}:{v:.6g}" for seed, v in seeds.items()),
+                    "bound": found.bound,
+                    "verdict": outcome.verdict.value,
+                    "missing": missing,
+                },
+            )
+    return table
+
+
+def headline(judged: list[Judged]) -> str:
+    """How many claims have which verdict, in one sentence."""
+    counts = {verdict: sum(each.verdict is verdict for each in judged) for verdict in Verdict}
+    text = ", ".join(f"{count} {verdict.value}" for verdict, count in counts.items() if count)
+    return f"Claims: {text} (of {len(judged)})."
+
+
+def shown(endpoint: Endpoint, value: float) -> float:
+    """An effect as it is reported, from the scale on which seeds are averaged."""
+    match endpoint.effect:
+        case Effect.relative:
+            lower = endpoint.better is Better.lower
+            return -math.expm1(-value) if lower else math.expm1(value)
+        case Effect.speed_up:
+            return math.exp(value)
+        case _:
+            return value
+
+
+def effect_text(outcome: Outcome) -> str:
+    """An effect with its interval, or what bounds it."""
+    value, low, high = _shown_estimate(outcome)
+    endpoint, found = outcome.endpoint, outcome.found
+    if value is None:
+        return NOT_RUN
+    if found.bound == "unknown":
+        return "not bounded"
+    text = {"at least": "≥ ", "at most": "≤ "}.get(found.bound, "") + _text(endpoint, value)
+    if found.bound:
+        return text
+    if low is None or high is None:
+        return f"{text} (no interval)"
+    return f"{text} [{_text(endpoint, low)}, {_text(endpoint, high)}]"
+
+
+def _shown_estimate(outcome: Outcome) -> tuple[float | None, float | None, float | None]:
+    if outcome.estimate is None:
+        return None, None, None
+    value, low, high, _ = outcome.estimate
+    ends = (None if end is None else shown(outcome.endpoint, end) for end in (low, high))
+    return shown(outcome.endpoint, value), *ends  # type: ignore[return-value]
+
+
+def _text(endpoint: Endpoint, value: float) -> str:
+    match endpoint.effect:
+        case Effect.relative:
+            return f"{signed(100 * value, 1)} %"
+        case Effect.speed_up:
+            return f"{value:.3g}×"
+        case _:
+            return signed(value, 3)
+
+
+def _size(endpoint: Endpoint) -> str:
+    if endpoint.effect in (Effect.absolute, Effect.correlation):
+        return f"{endpoint.threshold:g}"
+    return f"{100 * endpoint.threshold:g} %"
+
+
+def _what(outcome: Outcome) -> str:
+    endpoint, found = outcome.endpoint, outcome.found
+    text = label(found.metric or endpoint.metric[-1].removesuffix("_*"), found.sizes)
+    if endpoint.effect is Effect.speed_up:
+        text = f"speed-up to {text} at {endpoint.fraction:g} of the run"
+    if endpoint.effect is Effect.correlation:
+        text = f"correlation of {text} with {label(endpoint.against[-1].removesuffix('_*'))}"
+    return f"{generator(endpoint.generator)} {text}" if endpoint.generator else text
+
+
+def _comparison(outcome: Outcome) -> str:
+    endpoint, choices = outcome.endpoint, outcome.found.choices
+    over = f"`{endpoint.treatment}` against `{endpoint.control}`"
+    parts = ["all arms" if endpoint.effect is Effect.correlation else over]
+    parts += [choices[name] for name in ("data", "autoencoder") if name in choices]
+    parts += [endpoint.scaling] if endpoint.scaling == "fixed" else []
+    return ", ".join(parts)
+
+
+def _minutes(outcomes: list[Outcome], grid: dict[str, Any], costs: pd.DataFrame) -> float:
+    """Wall clock of the cells whose results were compared, each once."""
+    spent = dict(zip(costs["instance"] + "@" + costs["stage"], costs["seconds"], strict=True))
+    used = {name for outcome in outcomes for name in _cells(outcome, grid)}
+    return math.fsum(spent.get(name, 0.0) for name in sorted(used)) / 60
+
+
+def _cells(outcome: Outcome, grid: dict[str, Any]) -> Iterator[str]:
+    found, generators = outcome.found, outcome.endpoint.generator is not None
+    for stage, instance, cell in instances(grid):
+        choices = {k: v for k, v in found.choices.items() if k not in ("generator", "scaling")}
+        mine = all(getattr(cell, name) == value for name, value in choices.items())
+        mine &= cell.seed in found.values
+        if stage == "pretrain_autoencoder":
+            wanted = mine
+        elif stage in _OF_AUTOENCODER:
+            wanted = mine and cell.arm in found.arms and (generators or stage != "cache_latents")
+        else:
+            ends = (cell.generator, cell.scaling) == (
+                found.choices.get("generator"),
+                found.choices.get("scaling"),
+            )
+            wanted = stage in _OF_GENERATOR and mine and cell.arm in found.arms and ends
+        if wanted:
+            yield f"{instance}@{stage}"
+
+
+def _scope(outcomes: list[Outcome], grid: dict[str, Any], cells: Cells) -> str:
+    """Profile, images, autoencoders, generators and extractor behind a verdict."""
+    prepared = next((c["protocol"] for (s, _), c in cells.items() if s == "prepare_data"), {})
+    parts = []
+    if {"image_size", "classes"} <= prepared.keys():
+        parts = [f"{prepared['image_size']} px, {prepared['classes']} classes"]
+    names = dict.fromkeys(o.found.choices["autoencoder"] for o in outcomes)
+    parts += [autoencoder(name) for name in names]
+    trained = {
+        (cell.autoencoder, cell.generator): cell.backbone
+        for stage, _, cell in instances(grid)
+        if stage == "train_generator"
+    }
+    for outcome in outcomes:
+        key = (outcome.found.choices["autoencoder"], outcome.endpoint.generator)
+        if key in trained:
+            size = trained[key]
+            name = generator(str(key[1]))
+            parts.append(f"{name}-{backbone(size)}" if size else name)
+    parts += [ruler_name(o.found.metric) for o in outcomes]
+    return f"{grid['profile']}: {', '.join(dict.fromkeys(filter(None, parts)))}"

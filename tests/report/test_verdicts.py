@@ -1,0 +1,326 @@
+"""From metrics files through results to verdicts, for results made to give each of them."""
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from synthetic import grid, record, write_instance
+
+from study import paths
+from study.config import Cell
+from study.config.claims import Claim, Effect, Endpoint, Hypothesis, Status, load_claims
+from study.report.effects import Found
+from study.report.results import collect, write_csv
+from study.report.verdicts import Judged, Margins, Outcome, Verdict, judge
+
+CLAIMS = {claim.number: claim for claim in load_claims(paths.PARAMS / "claims.yaml")}
+SEEDS = [0, 1, 2, 3, 4]
+STEPS = [100, 200, 300, 400]
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    return tmp_path
+
+
+def study(gains: Sequence[float], generator: str = "dit", metric: str = "fd_in_domain") -> Any:
+    """Write results in which each seed's last three distances are a share `gains[seed]` lower."""
+    seeds = list(range(len(gains)))
+    plan = grid(seeds)
+    for instance, choices in plan["evaluate_generator"].items():
+        cell = Cell(**choices)
+        if cell.generator != generator or cell.seed is None:
+            continue
+        rows = []
+        for place, step in enumerate(STEPS):
+            value = (10 + 3 * cell.seed) * 0.8**place
+            if cell.arm == "eq":
+                # The first checkpoint must not matter.
+                value *= 5 if place == 0 else 1 - gains[cell.seed]
+            rows.append(record(metric, value, 1000) | {"step": step, "images_seen": 64 * step})
+        write_instance("evaluate_generator", instance, cell, rows)
+    _autoencoders(plan, {})
+    return plan
+
+
+def _autoencoders(plan: dict[str, Any], values: dict[str, Callable[[Cell], float]]) -> None:
+    for instance, choices in plan["evaluate_autoencoder"].items():
+        cell = Cell(**choices)
+        rows = [record(name, of(cell), 512) for name, of in values.items()]
+        write_instance("evaluate_autoencoder", instance, cell, rows)
+
+
+def verdict_of(plan: dict[str, Any], root: Path, number: int, profile: str = "laptop") -> Judged:
+    """Through the file, as a reader would have it."""
+    results = collect(plan, root / "reports" / "laptop" / "metrics")
+    write_csv(results, root / "results.csv")
+    again = pd.read_csv(root / "results.csv", dtype={"seed": "Int64", "step": "Int64"})
+    judged = judge([*CLAIMS.values()], plan | {"profile": profile}, again)
+    return next(each for each in judged if each.claim.number == number)
+
+
+@pytest.mark.parametrize(
+    ("gains", "verdict"),
+    [
+        ([0.10, 0.11, 0.09, 0.12, 0.10], Verdict.supported),
+        ([-0.10, -0.11, -0.09, -0.12, -0.10], Verdict.opposite),
+        ([0.001, -0.002, 0.0, 0.003, -0.001], Verdict.no_effect),
+        ([0.10, -0.05, 0.02, 0.15, -0.10], Verdict.undecided),
+        # Clearly above zero, not clearly of practical size.
+        ([0.021, 0.025, 0.018, 0.022, 0.024], Verdict.undecided),
+        ([0.3], Verdict.undecided),
+    ],
+)
+@pytest.mark.parametrize("number", [3, 4])
+def test_results_made_for_a_verdict_get_it(
+    root: Path, gains: list[float], verdict: Verdict, number: int
+) -> None:
+    found = verdict_of(study(gains), root, number)
+    assert found.verdict is verdict
+    outcome = found.outcomes[0]
+    assert outcome.found.metric == "fd_in_domain"
+    assert [1 - math.exp(-v) for v in outcome.found.values.values()] == pytest.approx(gains)
+    assert outcome.estimate is not None
+    assert outcome.estimate.n == len(gains)
+
+
+def test_the_effect_is_the_mean_log_ratio_of_the_last_three_checkpoints(root: Path) -> None:
+    plan = study([0.1, 0.2])
+    for path in (root / "reports/laptop/metrics/evaluate_generator").glob("*eq-0-dit*.json"):
+        content = json.loads(path.read_text())
+        for row, factor in zip(content["records"], (9, 1, 2, 4), strict=True):
+            row["value"] *= factor
+        path.write_text(json.dumps(content))
+    (first, second) = verdict_of(plan, root, 3).outcomes[0].found.values.values()
+    assert first == pytest.approx(-math.log(0.9) - math.log(8) / 3)
+    assert second == pytest.approx(-math.log(0.8))
+
+
+def test_seeds_that_only_one_arm_has_are_left_out(root: Path) -> None:
+    plan = study([0.1, 0.1, 0.1])
+    for path in root.rglob("evaluate_generator/*plain-1-dit*.json"):
+        path.unlink()
+    assert list(verdict_of(plan, root, 3).outcomes[0].found.values) == [0, 2]
+
+
+def test_what_has_not_run_is_named(root: Path) -> None:
+    plan = study([0.1, 0.1])
+    missing = {n: verdict_of(plan, root, n) for n in (5, 7, 10, 13, 14, 18)}
+    assert {each.verdict for each in missing.values()} == {Verdict.not_run}
+    assert missing[5].missing == ["generator dit with scaling fixed"]
+    assert missing[7].missing == [f"arm {arm}" for arm in ("eq_scale", "eq_rotation", "eq_paper")]
+    assert missing[10].missing == ["generators on autoencoders saved along fine-tuning"]
+    assert missing[13].missing == ["another continuous autoencoder"]
+    assert missing[14].missing == ["finished cells of eq and plain of sit"]
+    assert missing[18].missing == ["at least 4 arms of dit"]
+
+
+def test_nothing_run_is_no_verdict(root: Path) -> None:
+    found = judge([*CLAIMS.values()], grid([0]), collect(grid([0]), root))
+    assert {each.verdict for each in found} == {Verdict.not_run}
+    assert all(each.missing for each in found)
+
+
+def test_reproduced_is_for_the_papers_own_model_data_and_fid(root: Path) -> None:
+    gains = [0.2, 0.21, 0.19]
+    assert verdict_of(study(gains), root, 3, "paper").verdict is Verdict.supported
+    assert verdict_of(study(gains, metric="fid"), root, 3, "laptop").verdict is Verdict.supported
+    assert verdict_of(study(gains, metric="fid"), root, 3, "paper").verdict is Verdict.reproduced
+
+
+def test_a_secondary_endpoint_decides_nothing(root: Path) -> None:
+    plan = study([0.1, 0.11, 0.09])
+    found = verdict_of(plan, root, 3)
+    assert found.outcomes[1].verdict is Verdict.not_run
+    assert not found.outcomes[1].endpoint.primary
+    assert found.verdict is Verdict.supported
+
+
+PSNR = {"plain": 24.0, "eq": 23.95, "pretrained": 22.0}
+
+
+def test_not_worse_is_supported_without_a_gain_and_refuted_by_one_endpoint(root: Path) -> None:
+    plan = grid(SEEDS)
+    values: dict[str, Callable[[Cell], float]] = {
+        "rfd_in_domain": lambda c: 1 + 0.001 * (c.seed or 0),
+        "perceptual_in_domain": lambda c: 0.2,
+        "psnr_db": lambda c: PSNR[c.arm or ""] + 0.01 * (c.seed or 0) * (c.arm == "eq"),
+        "ssim": lambda c: 0.7,
+    }
+    _autoencoders(plan, values)
+    assert verdict_of(plan, root, 6).verdict is Verdict.supported
+    _autoencoders(plan, values | {"ssim": lambda c: 0.7 - 0.1 * (c.arm == "eq")})
+    found = verdict_of(plan, root, 6)
+    assert found.verdict is Verdict.opposite
+    assert [outcome.verdict for outcome in found.outcomes[:2]] == [Verdict.supported] * 2
+
+
+def test_the_explicit_loss_collapses_only_if_all_three_signs_are_there(root: Path) -> None:
+    plan = grid(SEEDS)
+    renamed = json.dumps(plan["evaluate_autoencoder"]).replace("pretrained", "explicit")
+    plan["evaluate_autoencoder"] = json.loads(renamed)
+    values: dict[str, Callable[[Cell], float]] = {
+        "equivariance_error": lambda c: {"eq": 0.4, "explicit": 0.6}.get(c.arm or "", 0.9),
+        "latent_std": lambda c: 0.3 if c.arm == "explicit" else 1 + 0.001 * (c.seed or 0),
+        "psnr_db": lambda c: 18.0 if c.arm == "explicit" else 24 + 0.01 * (c.seed or 0),
+    }
+    _autoencoders(plan, values)
+    assert verdict_of(plan, root, 8).verdict is Verdict.supported
+    # It wins even over the variance: no collapse, whatever the reconstruction.
+    winning = {"equivariance_error": lambda c: 0.1 if c.arm == "explicit" else 0.4}
+    _autoencoders(plan, values | winning)
+    assert verdict_of(plan, root, 8).verdict is Verdict.opposite
+
+
+def test_a_discrete_autoencoder_is_found_by_its_family(root: Path) -> None:
+    plan = grid(SEEDS)
+    _autoencoders(
+        plan,
+        {
+            "equivariance_error_rotation": lambda c: 0.4 if c.arm == "eq" else 0.9,
+            "equivariance_error_scale": lambda c: 0.4 if c.arm == "eq" else 0.9,
+            "rfd_in_domain": lambda c: 1.0 + 0.001 * (c.seed or 0),
+        },
+    )
+    found = verdict_of(plan, root, 12)
+    assert found.verdict is Verdict.supported
+    primary = [o for o in found.outcomes if o.endpoint.primary]
+    assert {o.found.choices["autoencoder"] for o in primary} == {"small_vq"}
+
+
+def test_the_largest_number_of_images_is_taken(root: Path) -> None:
+    plan = grid(SEEDS)
+    _autoencoders(
+        plan,
+        {
+            "intrinsic_dimension_128": lambda c: 10.0,
+            "intrinsic_dimension_1000": lambda c: 8.0 if c.arm == "eq" else 12.0,
+        },
+    )
+    found = verdict_of(plan, root, 11)
+    assert found.verdict is Verdict.supported
+    assert found.outcomes[0].found.metric == "intrinsic_dimension_1000"
+
+
+def test_a_rank_correlation_is_that_over_arms_in_each_seed(root: Path) -> None:
+    arms = ("plain", "eq", "eq_paper", "explicit")
+    plan = grid(SEEDS)
+    for stage in ("evaluate_autoencoder", "evaluate_generator"):
+        cells = {}
+        for choices in plan[stage].values():
+            for arm in arms:
+                cell = replace(Cell(**choices), arm=arm)
+                known = {k: v for k, v in choices.items()} | {"arm": arm}
+                cells[cell.instance] = known
+        plan[stage] = cells
+    _autoencoders(plan, {"equivariance_error": lambda c: 1.0 + arms.index(c.arm or "")})
+    for instance, choices in plan["evaluate_generator"].items():
+        cell = Cell(**choices)
+        if cell.generator == "dit":
+            order = [0, 1, 2, 3] if cell.seed else [0, 1, 3, 2]
+            value = 5.0 + order[arms.index(cell.arm or "")]
+            rows = [record("fd_in_domain", value, 1000) | {"step": 100}]
+            write_instance("evaluate_generator", instance, cell, rows)
+    found = verdict_of(plan, root, 18)
+    assert [*found.outcomes[0].found.values.values()] == pytest.approx([0.8, 1, 1, 1, 1])
+    assert found.verdict is Verdict.supported
+
+
+@pytest.fixture
+def endpoint() -> Endpoint:
+    return CLAIMS[3].endpoints[0]
+
+
+@pytest.mark.parametrize(
+    ("hypothesis", "interval", "verdict"),
+    [
+        (Hypothesis.improves, (0.03, 0.1), Verdict.supported),
+        (Hypothesis.improves, (0.01, 0.1), Verdict.undecided),
+        (Hypothesis.improves, (-0.01, 0.015), Verdict.no_effect),
+        (Hypothesis.improves, (-0.1, -0.03), Verdict.opposite),
+        (Hypothesis.not_worse, (-0.01, 0.1), Verdict.supported),
+        (Hypothesis.not_worse, (-0.03, 0.1), Verdict.undecided),
+        (Hypothesis.not_worse, (-0.1, -0.03), Verdict.opposite),
+        (Hypothesis.equal, (-0.01, 0.015), Verdict.supported),
+        (Hypothesis.equal, (-0.03, 0.01), Verdict.undecided),
+        (Hypothesis.equal, (0.03, 0.1), Verdict.opposite),
+        (Hypothesis.equal, (-0.1, -0.03), Verdict.opposite),
+    ],
+)
+def test_an_interval_decides_by_the_hypothesis(
+    endpoint: Endpoint,
+    hypothesis: Hypothesis,
+    interval: tuple[float, float],
+    verdict: Verdict,
+) -> None:
+    assert Margins.of(endpoint).decide(*interval, hypothesis) is verdict
+
+
+@pytest.mark.parametrize("hypothesis", Hypothesis)
+@pytest.mark.parametrize("centre", [-0.05, -0.021, 0.0, 0.019, 0.05])
+def test_the_smallest_alpha_is_where_the_interval_begins_to_decide(
+    endpoint: Endpoint, hypothesis: Hypothesis, centre: float
+) -> None:
+    values = [centre - 0.004, centre, centre + 0.002, centre + 0.003]
+    claim = replace_endpoint(CLAIMS[3], replace(endpoint, hypothesis=hypothesis))
+    alpha = Margins.of(endpoint).smallest_alpha(values, hypothesis)
+    for factor, decided in ((1.01, True), (0.99, False)):
+        if 0 < factor * alpha < 1:
+            outcome = Outcome(claim.endpoints[0], Found(values=dict(enumerate(values))))
+            outcome.level = 1 - factor * alpha
+            outcome.judge()
+            assert (outcome.verdict is not Verdict.undecided) == decided
+
+
+@pytest.mark.parametrize(
+    ("effect", "better", "upper"),
+    [
+        (Effect.relative, "lower", -math.log(0.98)),
+        (Effect.relative, "higher", math.log(1.02)),
+        (Effect.absolute, "higher", 0.02),
+        (Effect.speed_up, "lower", math.log(1.02)),
+    ],
+)
+def test_the_threshold_is_of_the_effect_that_is_shown(
+    endpoint: Endpoint, effect: Effect, better: str, upper: float
+) -> None:
+    kinds = type(endpoint.better)
+    changed = replace(
+        endpoint,
+        effect=effect,
+        better=kinds(better),
+        fraction=0.5 if effect is Effect.speed_up else None,
+    )
+    assert Margins.of(changed).upper == pytest.approx(upper)
+
+
+def test_the_primary_endpoints_of_an_exploratory_family_share_their_error(root: Path) -> None:
+    plan = grid(SEEDS)
+    _autoencoders(
+        plan,
+        {
+            "equivariance_error_rotation": lambda c: 0.4 if c.arm == "eq" else 0.9,
+            "equivariance_error_scale": lambda c: (
+                (0.8 if c.arm == "eq" else 0.9) + 0.05 * (c.seed or 0) * (c.arm == "eq")
+            ),
+        },
+    )
+    found = verdict_of(plan, root, 1)
+    assert found.claim.status is Status.exploratory
+    levels = [outcome.level for outcome in found.outcomes]
+    # Two of the family's endpoints have results; secondary ones keep 95 %.
+    assert levels == pytest.approx([0.975, 0.95, 0.95, 0.95])
+
+
+def test_confirmatory_claims_keep_95_percent(root: Path) -> None:
+    assert verdict_of(study([0.1, 0.11, 0.09]), root, 3).outcomes[0].level == 0.95
+
+
+def replace_endpoint(claim: Claim, endpoint: Endpoint) -> Claim:
+    return replace(claim, endpoints=[endpoint])
