@@ -62,6 +62,8 @@ def device() -> "torch.device":
         return torch.device("cpu")
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
+    # Otherwise every new tensor is first filled with NaN, one kernel each.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[assignment]
     return torch.device("cuda")
 
 

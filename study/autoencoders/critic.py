@@ -9,6 +9,7 @@ from study.autoencoders.objective import Forward
 from study.config import AutoencoderTrainingConfig
 from study.config.seeds import derive
 from study.equivariance import scale_sides
+from study.recorded import adam, set_rate
 
 ADAM_BETAS = (0.5, 0.9)
 """Released code, for both optimisers."""
@@ -41,9 +42,8 @@ class Critic:
                 torch.manual_seed(derive(seed, "discriminator"))
                 network = PatchDiscriminator(smallest, config.discriminator_width)
             self.network = network.to(device)
-            self.optimiser = torch.optim.Adam(
-                self.network.parameters(), config.learning_rate, betas=ADAM_BETAS
-            )
+            trained = list(self.network.parameters())
+            self.optimiser = adam(trained, config.learning_rate, ADAM_BETAS)
 
     def parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
         """What has a state, by name."""
@@ -60,14 +60,17 @@ class Critic:
         self.network.requires_grad_(False)
         return -self._judge(reconstruction).mean()
 
-    def update(self, result: Forward, rate: float) -> Tensor:
-        """One hinge step at a learning rate, on target and reconstruction; its loss."""
+    def set_rate(self, rate: float) -> None:
+        """Set the learning rate of the next step."""
+        if self.weight:
+            set_rate(self.optimiser, rate)
+
+    def update(self, result: Forward) -> Tensor:
+        """One hinge step on target and reconstruction; its loss."""
         self.network.requires_grad_(True)
         real = self._judge(result.target.detach())
         fake = self._judge(result.reconstruction.detach())
         loss = hinge_discriminator_loss(real, fake)
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         self.optimiser.step()

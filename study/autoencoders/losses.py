@@ -11,7 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from study.config import Reduction
+from study.config import ConfigError, Reduction
+
+_SMALLEST = 4
+"""Pixels that two convolutions of kernel 4 need."""
 
 
 def reconstruction_weight(target: Tensor, full: Tensor, reduction: Reduction) -> float:
@@ -26,11 +29,20 @@ def reconstruction_weight(target: Tensor, full: Tensor, reduction: Reduction) ->
 
 
 class PatchDiscriminator(nn.Module):
-    """PatchGAN [pix2pix, 1611.07004], as deep as the smallest input allows."""
+    """PatchGAN [pix2pix, 1611.07004], as deep as the smallest input allows.
+
+    Its smallest output is 2 x 2, or 1 x 1 where images of less than 8 pixels occur.
+
+    Raises:
+        ConfigError: images of less than 4 pixels occur.
+    """
 
     def __init__(self, smallest_side: int, width: int = 64) -> None:
         super().__init__()
-        levels = max(1, min(3, int(math.log2(smallest_side)) - 2))
+        if smallest_side < _SMALLEST:
+            rule = f"must be at least {_SMALLEST} for the discriminator; set adversarial_weight 0"
+            raise ConfigError(f"smallest image of the recipe = {smallest_side} pixels: {rule}")
+        levels = min(3, int(math.log2(smallest_side)) - 2)
         layers: list[nn.Module] = [nn.Conv2d(3, width, 4, 2, 1), nn.LeakyReLU(0.2)]
         before = width
         for level in range(1, levels + 1):

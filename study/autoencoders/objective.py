@@ -22,7 +22,7 @@ from study.equivariance import (
 )
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Draw:
     """What is done with a batch; `equivariant` and `low_resolution` exclude each other."""
 
@@ -54,20 +54,19 @@ def draw_branch(arm: ArmConfig | None, side: int, generator: torch.Generator) ->
         side: latent side at full resolution.
         generator: CPU generator of this step.
     """
-    draw = Draw()
     if arm is None:
-        return draw
+        return Draw()
     u = float(torch.rand((), generator=generator))
+    draws: dict[str, Transform] = {}
     if u < arm.equivariance_probability:
-        draw.equivariant = draw_transform(side, arm, generator)
+        draws["equivariant"] = draw_transform(side, arm, generator)
     elif u < arm.equivariance_probability + arm.low_resolution_probability:
-        draw.low_resolution = draw_low_resolution(side, arm, generator)
-        return draw
+        return Draw(low_resolution=draw_low_resolution(side, arm, generator))
     if arm.explicit_weight:
-        draw.explicit = draw_transform(side, arm, generator)
+        draws["explicit"] = draw_transform(side, arm, generator)
     if arm.downscaled_weight:
-        draw.downscaled = draw_downscaled(side, arm, generator)
-    return draw
+        draws["downscaled"] = draw_downscaled(side, arm, generator)
+    return Draw(**draws)
 
 
 @dataclass(slots=True)

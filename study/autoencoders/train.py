@@ -9,15 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from study.autoencoders.critic import ADAM_BETAS, Critic
-from study.autoencoders.losses import adaptive_weight
+from study.autoencoders.critic import Critic
 from study.autoencoders.models import Autoencoder
 from study.autoencoders.monitor import Views
-from study.autoencoders.objective import Recipe, draw_branch, forward, loss
+from study.autoencoders.objective import Recipe, draw_branch
+from study.autoencoders.step import TrainingStep, Variant
 from study.config import ArmConfig, AutoencoderTrainingConfig, Precision, StudyError, Trainable
 from study.config.seeds import derive
 from study.data.store import to_float
 from study.keeper import Keeper, check_weights
+from study.recorded import Recorded, placed
 
 Log = Callable[[int, dict[str, float]], None]
 
@@ -61,19 +62,18 @@ def train_autoencoder(
     """
     device = next(autoencoder.parameters()).device
     side = autoencoder.latent_side(images)
-    trained = _trainable(autoencoder, arm)
-    fused = device.type == "cuda"
-    optimiser = torch.optim.Adam(trained, config.learning_rate, betas=ADAM_BETAS, fused=fused)
     critic = Critic(config, images.shape[-1], autoencoder.factor, seed, device)
     recipe = Recipe(arm, config.transformed_quantisation_loss)
+    trained = _trainable(autoencoder, arm)
+    training = TrainingStep(autoencoder, trained, critic, views.perceptual, config, recipe)
+    recorded = Recorded(training, device)
     points = monitor_steps(config) if views.monitor else set()
     meter = _Meter(max(1, config.steps // 100))
     areas = torch.zeros(2, dtype=torch.float64)
     keeper = keeper or Keeper()
-    parts = {"autoencoder": autoencoder, "optimiser": optimiser, **critic.parts()}
     first = 0
     if kept := keeper.restore():
-        for name, part in parts.items():
+        for name, part in training.parts().items():
             part.load_state_dict(kept[name])
         first, areas = kept["step"], kept["areas"]
         meter.sums, meter.count = {k: v.to(device) for k, v in kept["sums"].items()}, kept["count"]
@@ -85,44 +85,24 @@ def train_autoencoder(
         if keeper.due:
             meter.check(step)
             check_weights(autoencoder, step)
-            state = {name: part.state_dict() for name, part in parts.items()}
+            state = {name: part.state_dict() for name, part in training.parts().items()}
             progress = {"step": step, "areas": areas, "sums": meter.sums, "count": meter.count}
             keeper.save({**state, **progress})
-        rate = 0.5 * config.learning_rate * (1 + math.cos(math.pi * step / config.steps))
-        batch = to_float(_batch(images, config.batch_size, step, seed).to(device))
+        decay = 0.5 * (1 + math.cos(math.pi * step / config.steps))
+        training.set_rate(decay * config.learning_rate)
         draw = draw_branch(arm, side, _generator(seed, "branch", step))
         areas += torch.tensor(draw.areas(side), dtype=torch.float64)
-        shape = (len(batch), autoencoder.channels, side, side)
-        # Of its own generator: how much a branch draws must not shift an arm's noise.
-        noise = torch.randn(shape, generator=_generator(seed, "noise", step)).to(device)
+        critic_draw = None
+        if config.separate_draws:
+            critic_draw = draw_branch(arm, side, _generator(seed, "critic branch", step))
         if autoencoder.discrete and 0 < config.codebook_start == step:
             _draw_codebook(autoencoder, images, seed)
-        quantise = step >= config.codebook_start
-
-        result = forward(autoencoder, batch, draw, noise, recipe, quantise)
-        cut = result.cut()
-        losses = loss(cut, batch, views.perceptual, config, recipe)
-        adversarial = judged = torch.zeros((), device=device)
-        gradients = list(torch.autograd.grad(losses.reconstruction, cut.decoded()))
-        if critic.acts(step):
-            term = critic.term(cut.reconstruction)
-            (theirs,) = torch.autograd.grad(term, cut.reconstruction)
-            ratio = adaptive_weight(result.decoded(), gradients, theirs, autoencoder.last_layer())
-            gradients[0] = gradients[0] + critic.weight * ratio * theirs
-            adversarial = critic.weight * ratio * term
-
-        _set_rate(optimiser, rate)
-        optimiser.zero_grad(set_to_none=True)
-        latent = [losses.latent] if losses.latent.requires_grad else []
-        torch.autograd.backward([*result.decoded(), *latent], [*gradients, *(None for _ in latent)])
-        optimiser.step()
-        if critic.acts(step):
-            if config.separate_draws:
-                with torch.no_grad():
-                    draw = draw_branch(arm, side, _generator(seed, "critic branch", step))
-                    result = forward(autoencoder, batch, draw, noise, recipe, quantise)
-            judged = critic.update(result, rate)
-        meter.add({**losses.terms, "adversarial": adversarial, "discriminator": judged})
+        variant = Variant(draw, critic_draw, step >= config.codebook_start, critic.acts(step))
+        batch = to_float(placed(_batch(images, config.batch_size, step, seed), device))
+        shape = (len(batch), autoencoder.channels, side, side)
+        # Of its own generator: how much a branch draws must not shift an arm's noise.
+        noise = placed(torch.randn(shape, generator=_generator(seed, "noise", step)), device)
+        meter.add(recorded(variant, batch, noise))
         if step + 1 in points or meter.full or step + 1 == config.steps:
             means = meter.means(step)
             if step + 1 in points and views.monitor:
@@ -156,7 +136,7 @@ class _Meter:
     def add(self, terms: dict[str, Tensor]) -> None:
         """Add one step's terms."""
         for name, value in terms.items():
-            self.sums[name] = self.sums.get(name, 0) + value.detach()
+            self.sums[name] = self.sums.get(name, 0) + value
         self.count += 1
 
     @property
@@ -217,8 +197,3 @@ def _draw_codebook(autoencoder: Autoencoder, images: np.ndarray, seed: int) -> N
         features = autoencoder.encode(batch).mean.permute(0, 2, 3, 1).flatten(0, 2)
         picks = rng.choice(len(features), len(codebook), replace=len(features) < len(codebook))
         codebook.copy_(features[torch.from_numpy(picks).to(codebook.device)])
-
-
-def _set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
-    for group in optimiser.param_groups:
-        group["lr"] = rate

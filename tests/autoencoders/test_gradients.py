@@ -95,7 +95,7 @@ def test_the_critics_update_reaches_the_critic_only(
 ) -> None:
     critic = Critic(make_training(), 16, 2, 0, torch.device("cpu"))
     before = {name: p.clone() for name, p in critic.network.named_parameters()}
-    critic.update(step(kl, x), 1e-3)
+    critic.update(step(kl, x))
     assert not reached(kl)
     after = dict(critic.network.named_parameters())
     # The last bias: real and fake pull it equally until a margin is reached.

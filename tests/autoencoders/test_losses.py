@@ -7,7 +7,7 @@ from study.autoencoders.losses import (
     hinge_discriminator_loss,
     reconstruction_weight,
 )
-from study.config import Reduction
+from study.config import ConfigError, Reduction
 from study.equivariance import scale_sides
 
 
@@ -29,6 +29,15 @@ def test_smallest_input_gives_at_least_two_by_two_patches(side: int, factor: int
     logits = PatchDiscriminator(smallest, width=4)(torch.zeros(2, 3, smallest, smallest))
     assert logits.shape[1] == 1
     assert min(logits.shape[2:]) >= 2
+
+
+def test_the_smallest_images_give_one_patch() -> None:
+    assert PatchDiscriminator(4, width=4)(torch.zeros(2, 3, 4, 4)).shape == (2, 1, 1, 1)
+
+
+def test_images_too_small_for_a_discriminator_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"smallest image of the recipe = 2 pixels: .* 4"):
+        PatchDiscriminator(2)
 
 
 def test_a_discriminator_for_large_inputs_has_the_published_depth() -> None:

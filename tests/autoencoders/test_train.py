@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from study.autoencoders import train
+from study.autoencoders import step, train
 from study.autoencoders.models import Autoencoder
 from study.autoencoders.monitor import Monitor, Views, range_over_last
 from study.autoencoders.objective import Draw, Forward, Recipe, draw_branch, forward
@@ -131,7 +131,7 @@ def test_arms_see_the_same_images_and_posterior_noise(
         seen.append((images, noise))
         return forward(autoencoder, images, draw, noise, *rest)
 
-    monkeypatch.setattr(train, "forward", recording)
+    monkeypatch.setattr(step, "forward", recording)
     always = make_arm(equivariance_probability=1.0, low_resolution_probability=0.0)
     explicit = make_arm(equivariance_probability=0.0, explicit_weight=0.1)
     for arm in (plain, always, explicit):
@@ -145,7 +145,7 @@ def test_arms_see_the_same_images_and_posterior_noise(
 
 def test_every_image_is_seen_once_per_epoch(images: np.ndarray) -> None:
     for epoch in range(2):
-        batches = [train._batch(images, 4, step, 0) for step in range(4 * epoch, 4 * epoch + 4)]
+        batches = [train._batch(images, 4, n, 0) for n in range(4 * epoch, 4 * epoch + 4)]
         seen = sorted(image.numpy().tobytes() for image in torch.cat(batches))
         assert seen == sorted(image.tobytes() for image in images)
 
@@ -199,7 +199,7 @@ def test_a_shared_draw_gives_the_discriminator_the_pair_the_autoencoder_was_judg
         draws.append(draw)
         return forward(autoencoder, images, draw, noise, *rest)
 
-    monkeypatch.setattr(train, "forward", recording)
+    monkeypatch.setattr(step, "forward", recording)
     shared = trained(make_training(), make_arm())
     assert len(draws) == 3
     separate = trained(make_training(separate_draws=True), make_arm())
