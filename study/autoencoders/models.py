@@ -139,8 +139,11 @@ class Autoencoder(nn.Module):
 
     def decode_embeddings(self, embeddings: Tensor) -> Tensor:
         """Images of codebook entries (family vq)."""
+        # Not VQModel.decode: it copies a zero to the device, for which the host waits.
+        model = self.model
+        condition = embeddings if model.config.norm_type == "spatial" else None
         with autocast(embeddings.device, self.precision):
-            return self.model.decode(embeddings, force_not_quantize=True).sample.float()
+            return model.decoder(model.post_quant_conv(embeddings), condition).float()
 
     def decode_tokens(self, tokens: Tensor) -> Tensor:
         """Images of tokens B h w (family vq)."""
