@@ -58,17 +58,19 @@ def write_cache(
     autoencoder.latent_side(images)
     folder.mkdir(parents=True, exist_ok=True)
     device = next(autoencoder.parameters()).device
-    sums = torch.zeros(2, autoencoder.channels, dtype=torch.float64)
+    sums = torch.zeros(2, autoencoder.channels, dtype=torch.float64, device=device)
     counts = np.zeros(autoencoder.codebook_size if autoencoder.discrete else 0, dtype=np.int64)
     shards, array = [], np.zeros(0)
     for number in track(range(math.ceil(len(images) / shard_images))):
         part = images[number * shard_images : (number + 1) * shard_images]
         rows = []
         for first in range(0, len(part), batch_size):
-            batch = to_float(torch.from_numpy(np.array(part[first : first + batch_size])))
-            both = torch.stack([batch, batch.flip(-1)], 1).flatten(0, 1).to(device)
-            rows.append(_encode(autoencoder, both, sums).unflatten(0, (len(batch), 2)).numpy())
-        array = np.concatenate(rows)
+            chosen = np.array(part[first : first + batch_size])
+            batch = to_float(torch.from_numpy(chosen).to(device))
+            both = torch.stack([batch, batch.flip(-1)], 1).flatten(0, 1)
+            rows.append(_encode(autoencoder, both, sums).unflatten(0, (len(batch), 2)))
+        # Not batch by batch: the host would wait for a GPU each time.
+        array = torch.cat(rows).cpu().numpy()
         if not np.isfinite(array).all():
             raise RuntimeError(f"{folder.name}: shard {number}: a latent is not finite")
         shards.append({"file": f"latents-{number:05d}.npy", "images": len(array)})
@@ -78,6 +80,7 @@ def write_cache(
     np.save(folder / "labels.npy", labels.astype(np.int64))
     side = array.shape[-1]
     count = 2 * len(images) * side * side
+    sums = sums.cpu()
     mean = sums[0] / count
     std = (sums[1] / count - mean.square()).sqrt()
     kinds = {"kl": "gaussian", "tiny": "deterministic", "vq": "tokens"}
@@ -104,16 +107,16 @@ def _encode(autoencoder: "Autoencoder", images: Tensor, sums: Tensor) -> Tensor:
     if autoencoder.discrete:
         tokens = autoencoder.quantise(posterior.mean).tokens
         small = autoencoder.codebook_size <= torch.iinfo(torch.int16).max + 1
-        return tokens.to(torch.int16 if small else torch.int32).cpu()
+        return tokens.to(torch.int16 if small else torch.int32)
     mean = posterior.mean.double()
     second = mean.square()
     parts = [posterior.mean]
     if posterior.logvar is not None:
         second = second + posterior.logvar.double().exp()
         parts.append(posterior.logvar.clamp(*LOGVAR_RANGE))
-    sums[0] += mean.sum((0, 2, 3)).cpu()
-    sums[1] += second.sum((0, 2, 3)).cpu()
-    return torch.cat(parts, 1).half().cpu()
+    sums[0] += mean.sum((0, 2, 3))
+    sums[1] += second.sum((0, 2, 3))
+    return torch.cat(parts, 1).half()
 
 
 class LatentCache:

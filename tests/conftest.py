@@ -224,6 +224,11 @@ def make_run() -> Callable[..., TrainGeneratorConfig]:
         ema_ramp=0.5,
         checkpoints=[0.5, 1.0],
         raw_weights=False,
+        micro_batch_size=None,
+        precision=Precision.fp32,
+        compile=False,
+        cuda_graph=False,
+        deterministic=True,
     )
     return lambda **changes: replace(base, **changes)
 

@@ -186,6 +186,9 @@ class CacheLatentsConfig(Checked):
     batch_size: int
     shard_images: int
     """Images per shard file."""
+    precision: Precision
+    compile: bool
+    """Compile the encoder."""
 
     def __post_init__(self) -> None:
         self._at_least(1, "batch_size", "shard_images")

@@ -19,6 +19,7 @@ from study.config.seeds import derive
 from study.data.store import to_float
 from study.generators.checkpoints import Checkpoint, GeneratorIndex, save_weights
 from study.generators.common import Batch, GeneratorObjective
+from study.generators.step import Step
 from study.latents import LatentCache
 
 Log = Callable[[int, dict[str, float]], None]
@@ -148,37 +149,27 @@ def train_generator(
         torch.manual_seed(derive(seed, "generator", "weights"))
         network = objective.build(backbone, cache.spec).to(device)
     average = MovingAverage(network, config)
-    optimiser = torch.optim.AdamW(
-        network.parameters(), config.learning_rate, weight_decay=config.weight_decay, fused=True
-    )
+    update = Step(network, objective, config, device)
     batches = LatentBatches(
         cache, scaling, images if objective.needs_images else None, config, seed, device
     )
     folder.mkdir(parents=True, exist_ok=True)
     kept, saved = checkpoint_steps(config), []
     interval, meter, since = max(1, config.steps // 100), {}, 0
+    numbers = torch.Generator(device)
     for step in steps(range(config.steps)):
         # learning rate
         rate = config.learning_rate * min(1.0, (step + 1) / max(1, config.warmup_steps))
-        for group in optimiser.param_groups:
-            group["lr"] = rate
         # batch
-        numbers = torch.Generator(device).manual_seed(derive(seed, "generator", "noise", step))
+        numbers.manual_seed(derive(seed, "generator", "noise", step))
         batch = batches.draw(step, numbers)
-        # loss terms
-        terms = objective.terms(network, batch, numbers)
-        loss = torch.stack([objective.weights[name] * term for name, term in terms.items()]).sum()
-        # backward, clip, step
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(network.parameters(), config.gradient_clip)
-        optimiser.step()
+        # loss terms, backward, clip, step
+        values = update(batch, numbers, rate)
         # EMA
         images_seen = (step + 1) * config.batch_size
         average.update(config.batch_size, images_seen)
         # log
-        values = {"loss": loss.detach(), "gradient_norm": norm, **terms}
-        meter = {name: meter.get(name, 0) + value.detach() for name, value in values.items()}
+        meter = {name: meter.get(name, 0) + value for name, value in values.items()}
         since += 1
         if since == interval or step + 1 in kept:
             _report(log, step + 1, meter, since, rate)
