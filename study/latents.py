@@ -22,6 +22,8 @@ from study.data.store import to_float
 if TYPE_CHECKING:
     from study.autoencoders.models import Autoencoder
 
+Place = Callable[[Tensor], Tensor]
+
 LOGVAR_RANGE = (-30.0, 20.0)
 """As diffusers clamps it; representable in fp16."""
 
@@ -145,9 +147,17 @@ class LatentCache:
         """Tokens of images, B h w; `flips` picks the flipped copy."""
         return torch.from_numpy(self._rows(indices, flips).astype(np.int64))
 
-    def moments(self, indices: np.ndarray, flips: np.ndarray) -> tuple[Tensor, Tensor | None]:
-        """Mean and log-variance (None for a deterministic encoder) of images, B c h w, fp32."""
-        rows = torch.from_numpy(self._rows(indices, flips).astype(np.float32))
+    def moments(
+        self, indices: np.ndarray, flips: np.ndarray, place: Place = Tensor.float
+    ) -> tuple[Tensor, Tensor | None]:
+        """Mean and log-variance (None for a deterministic encoder) of images, B c h w, fp32.
+
+        Args:
+            indices: of the images.
+            flips: which of them flipped.
+            place: moves what is stored, fp16, to a device.
+        """
+        rows = place(torch.from_numpy(self._rows(indices, flips))).float()
         if self.spec.kind == "deterministic":
             return rows, None
         mean, logvar = rows.chunk(2, dim=1)

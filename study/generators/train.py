@@ -51,7 +51,7 @@ class LatentBatches:
         """
         rng = np.random.default_rng(derive(self.seed, "generator", "batch", step))
         first = step * self.size
-        indices = np.array([self._index(p) for p in range(first, first + self.size)])
+        indices = self._indices(np.arange(first, first + self.size))
         flips = rng.random(self.size) < 0.5
         labels = self.cache.labels[indices]
         dropped = torch.from_numpy(rng.random(self.size) < self.label_dropout)
@@ -64,11 +64,10 @@ class LatentBatches:
         if self.cache.spec.discrete:
             tokens = self._placed(self.cache.tokens(indices, flips).flatten(1))
             return Batch(latents=None, tokens=tokens, labels=labels, images=images)
-        mean, logvar = self.cache.moments(indices, flips)
-        latents = self._placed(mean)
+        latents, logvar = self.cache.moments(indices, flips, self._placed)
         noise = torch.randn(latents.shape, generator=numbers, device=self.device)
         if logvar is not None:
-            latents = latents + (0.5 * self._placed(logvar)).exp() * noise
+            latents = latents + (0.5 * logvar).exp() * noise
         latents = (latents - self.offset) / self.divisor
         return Batch(latents=latents, tokens=None, labels=labels, images=images)
 
@@ -78,9 +77,10 @@ class LatentBatches:
             return values.to(self.device)
         return values.pin_memory().to(self.device, non_blocking=True)
 
-    def _index(self, position: int) -> int:
-        epoch, offset = divmod(position, len(self.cache))
-        return int(_order(len(self.cache), epoch, self.seed)[offset])
+    def _indices(self, positions: np.ndarray) -> np.ndarray:
+        epochs, offsets = np.divmod(positions, len(self.cache))
+        orders = ((_order(len(self.cache), int(e), self.seed), e) for e in np.unique(epochs))
+        return np.concatenate([order[offsets[epochs == epoch]] for order, epoch in orders])
 
 
 @lru_cache(maxsize=2)
