@@ -22,6 +22,8 @@ from study.data.store import to_float
 if TYPE_CHECKING:
     from study.autoencoders.models import Autoencoder
 
+Place = Callable[[Tensor], Tensor]
+
 LOGVAR_RANGE = (-30.0, 20.0)
 """As diffusers clamps it; representable in fp16."""
 
@@ -58,17 +60,19 @@ def write_cache(
     autoencoder.latent_side(images)
     folder.mkdir(parents=True, exist_ok=True)
     device = next(autoencoder.parameters()).device
-    sums = torch.zeros(2, autoencoder.channels, dtype=torch.float64)
+    sums = torch.zeros(2, autoencoder.channels, dtype=torch.float64, device=device)
     counts = np.zeros(autoencoder.codebook_size if autoencoder.discrete else 0, dtype=np.int64)
     shards, array = [], np.zeros(0)
     for number in track(range(math.ceil(len(images) / shard_images))):
         part = images[number * shard_images : (number + 1) * shard_images]
         rows = []
         for first in range(0, len(part), batch_size):
-            batch = to_float(torch.from_numpy(np.array(part[first : first + batch_size])))
-            both = torch.stack([batch, batch.flip(-1)], 1).flatten(0, 1).to(device)
-            rows.append(_encode(autoencoder, both, sums).unflatten(0, (len(batch), 2)).numpy())
-        array = np.concatenate(rows)
+            chosen = np.array(part[first : first + batch_size])
+            batch = to_float(torch.from_numpy(chosen).to(device))
+            both = torch.stack([batch, batch.flip(-1)], 1).flatten(0, 1)
+            rows.append(_encode(autoencoder, both, sums).unflatten(0, (len(batch), 2)))
+        # Not batch by batch: the host would wait for a GPU each time.
+        array = torch.cat(rows).cpu().numpy()
         if not np.isfinite(array).all():
             raise RuntimeError(f"{folder.name}: shard {number}: a latent is not finite")
         shards.append({"file": f"latents-{number:05d}.npy", "images": len(array)})
@@ -78,6 +82,7 @@ def write_cache(
     np.save(folder / "labels.npy", labels.astype(np.int64))
     side = array.shape[-1]
     count = 2 * len(images) * side * side
+    sums = sums.cpu()
     mean = sums[0] / count
     std = (sums[1] / count - mean.square()).sqrt()
     kinds = {"kl": "gaussian", "tiny": "deterministic", "vq": "tokens"}
@@ -104,16 +109,16 @@ def _encode(autoencoder: "Autoencoder", images: Tensor, sums: Tensor) -> Tensor:
     if autoencoder.discrete:
         tokens = autoencoder.quantise(posterior.mean).tokens
         small = autoencoder.codebook_size <= torch.iinfo(torch.int16).max + 1
-        return tokens.to(torch.int16 if small else torch.int32).cpu()
+        return tokens.to(torch.int16 if small else torch.int32)
     mean = posterior.mean.double()
     second = mean.square()
     parts = [posterior.mean]
     if posterior.logvar is not None:
         second = second + posterior.logvar.double().exp()
         parts.append(posterior.logvar.clamp(*LOGVAR_RANGE))
-    sums[0] += mean.sum((0, 2, 3)).cpu()
-    sums[1] += second.sum((0, 2, 3)).cpu()
-    return torch.cat(parts, 1).half().cpu()
+    sums[0] += mean.sum((0, 2, 3))
+    sums[1] += second.sum((0, 2, 3))
+    return torch.cat(parts, 1).half()
 
 
 class LatentCache:
@@ -142,9 +147,17 @@ class LatentCache:
         """Tokens of images, B h w; `flips` picks the flipped copy."""
         return torch.from_numpy(self._rows(indices, flips).astype(np.int64))
 
-    def moments(self, indices: np.ndarray, flips: np.ndarray) -> tuple[Tensor, Tensor | None]:
-        """Mean and log-variance (None for a deterministic encoder) of images, B c h w, fp32."""
-        rows = torch.from_numpy(self._rows(indices, flips).astype(np.float32))
+    def moments(
+        self, indices: np.ndarray, flips: np.ndarray, place: Place = Tensor.float
+    ) -> tuple[Tensor, Tensor | None]:
+        """Mean and log-variance (None for a deterministic encoder) of images, B c h w, fp32.
+
+        Args:
+            indices: of the images.
+            flips: which of them flipped.
+            place: moves what is stored, fp16, to a device.
+        """
+        rows = place(torch.from_numpy(self._rows(indices, flips))).float()
         if self.spec.kind == "deterministic":
             return rows, None
         mean, logvar = rows.chunk(2, dim=1)

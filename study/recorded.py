@@ -6,6 +6,7 @@ do not depend on whether a step was recorded (`STUDY_CUDA_GRAPHS=0` turns it off
 """
 
 import os
+from collections import Counter
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
@@ -20,60 +21,76 @@ LIMIT = 128
 
 
 class Recorded(Generic[Variant]):
-    """A training step whose shapes depend on a variant only.
+    """A training step whose operations and shapes depend on a variant only.
 
-    The first step of a variant runs plainly, which lets libraries choose their algorithms; its
-    second is recorded; from then on the recording is replayed. On the CPU every step runs plainly.
+    The first steps of a variant run plainly, which lets libraries choose their algorithms and
+    compilers their code; the next is recorded; from then on the recording is replayed. On the CPU
+    every step runs plainly.
 
     Args:
         step: takes the variant and tensors, changes weights in place, returns named scalars. All it
             reads besides must stay at its place in memory, and it must not wait for the device.
         device: where it runs.
+        on: False: nothing is recorded.
+        ordinary: steps of a variant that run plainly.
     """
 
-    def __init__(self, step: Step[Variant], device: torch.device) -> None:
-        self.step = step
-        self.on = device.type == "cuda" and os.environ.get("STUDY_CUDA_GRAPHS", "1") != "0"
+    def __init__(
+        self, step: Step[Variant], device: torch.device, on: bool = True, ordinary: int = 1
+    ) -> None:
+        self.step, self.ordinary = step, ordinary
+        wanted = on and os.environ.get("STUDY_CUDA_GRAPHS", "1") != "0"
+        self.on = wanted and device.type == "cuda"
         self.inputs: tuple[Tensor, ...] = ()
-        self.seen: set[Variant] = set()
+        self.seen: Counter[Variant] = Counter()
         self.recordings: dict[Variant, tuple[torch.cuda.CUDAGraph, dict[str, Tensor]]] = {}
         if self.on:
             # One stream and one memory pool: no two recordings ever run at once.
             self.stream = torch.cuda.Stream(device)
             self.pool = torch.cuda.graph_pool_handle()
 
-    def __call__(self, variant: Variant, *inputs: Tensor) -> dict[str, Tensor]:
+    def __call__(
+        self, variant: Variant, *inputs: Tensor, numbers: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
         """Run one step; what it returns is overwritten by the next one.
 
         Args:
-            variant: what determines shapes and branches.
+            variant: what determines operations and shapes.
             inputs: tensors of the same shapes at every call.
+            numbers: generator on the device that the step draws from, the same object at every
+                call; a recording follows its state.
         """
         if not self.on:
             return self.step(variant, inputs)
         current = torch.cuda.current_stream()
         self.stream.wait_stream(current)
         with torch.cuda.stream(self.stream):
-            outputs = self._run(variant, inputs)
+            outputs = self._run(variant, inputs, numbers)
         current.wait_stream(self.stream)
         return outputs
 
-    def _run(self, variant: Variant, inputs: tuple[Tensor, ...]) -> dict[str, Tensor]:
-        if not self.inputs:
-            self.inputs = tuple(each.clone() for each in inputs)
+    def _run(
+        self, variant: Variant, inputs: tuple[Tensor, ...], numbers: torch.Generator | None
+    ) -> dict[str, Tensor]:
+        if variant not in self.recordings:
+            if self.seen[variant] < self.ordinary or len(self.recordings) >= LIMIT:
+                self.seen[variant] += 1
+                return self.step(variant, inputs)
+            if not self.inputs:
+                self.inputs = tuple(each.clone() for each in inputs)
+            self.recordings[variant] = self._record(variant, numbers)
         for place, value in zip(self.inputs, inputs, strict=True):
             place.copy_(value)
-        if variant not in self.recordings:
-            if variant not in self.seen or len(self.recordings) >= LIMIT:
-                self.seen.add(variant)
-                return self.step(variant, self.inputs)
-            self.recordings[variant] = self._record(variant)
         graph, outputs = self.recordings[variant]
         graph.replay()
         return outputs
 
-    def _record(self, variant: Variant) -> tuple[torch.cuda.CUDAGraph, dict[str, Tensor]]:
+    def _record(
+        self, variant: Variant, numbers: torch.Generator | None
+    ) -> tuple[torch.cuda.CUDAGraph, dict[str, Tensor]]:
         graph = torch.cuda.CUDAGraph()
+        if numbers is not None:
+            graph.register_generator_state(numbers)
         with torch.cuda.graph(graph, pool=self.pool, stream=self.stream):
             outputs = self.step(variant, self.inputs)
         return graph, {name: value.detach() for name, value in outputs.items()}

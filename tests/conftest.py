@@ -155,6 +155,7 @@ def make_training() -> Callable[..., AutoencoderTrainingConfig]:
         steps=3,
         batch_size=4,
         precision=Precision.fp32,
+        compile=False,
         learning_rate=1e-3,
         lpips=None,
         perceptual_weight=0.5,
@@ -224,6 +225,11 @@ def make_run() -> Callable[..., TrainGeneratorConfig]:
         ema_ramp=0.5,
         checkpoints=[0.5, 1.0],
         raw_weights=False,
+        micro_batch_size=None,
+        precision=Precision.fp32,
+        compile=False,
+        cuda_graph=False,
+        deterministic=True,
     )
     return lambda **changes: replace(base, **changes)
 

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from study.acceleration import autocast
 from study.autoencoders.losses import PatchDiscriminator, hinge_discriminator_loss
-from study.autoencoders.models import autocast
 from study.autoencoders.objective import Forward
 from study.config import AutoencoderTrainingConfig
 from study.config.seeds import derive
@@ -50,6 +50,10 @@ class Critic:
         if not self.weight:
             return {}
         return {"critic": self.network, "critic_optimiser": self.optimiser}
+
+    def networks(self) -> list[nn.Module]:
+        """The discriminator, where there is one."""
+        return [self.network] if self.weight else []
 
     def acts(self, step: int) -> bool:
         """Whether there is a discriminator, and its step has come."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from study import paths
+from study.acceleration import autocast, compile_parts
 from study.autoencoders.weights import CLASSES
 from study.config import AutoencoderConfig, ConfigError, Family, Precision
 
@@ -53,11 +54,6 @@ class Quantised:
     """Mean squared distance, gradient to the features only."""
 
 
-def autocast(device: torch.device, precision: Precision) -> torch.autocast:
-    """Context in which convolutions and matrix products run in bf16; for fp32 it does nothing."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision is Precision.bf16)
-
-
 class Autoencoder(nn.Module):
     """One interface over the three families; images in [-1, 1], B 3 H W.
 
@@ -71,6 +67,7 @@ class Autoencoder(nn.Module):
         self.model = model
         self.precision = Precision.fp32
         """Of `encode` and `decode`; what they return is fp32."""
+        self.compiled, self.largest = False, 0
         config = model.config
         if family is Family.tiny:
             self.factor = 2 ** (len(config.encoder_block_out_channels) - 1)
@@ -79,6 +76,12 @@ class Autoencoder(nn.Module):
             self.factor = 2 ** (len(config.block_out_channels) - 1)
             channels = config.latent_channels
             self.channels = int((config.vq_embed_dim or channels) if self.discrete else channels)
+
+    def prepare(self, precision: Precision, compiled: bool) -> None:
+        """Set the precision of `encode` and `decode`; compile them, for images of one size."""
+        self.precision, self.compiled = precision, compiled
+        if compiled:
+            compile_parts([self.model.encoder, self.model.decoder])
 
     @property
     def discrete(self) -> bool:
@@ -105,18 +108,28 @@ class Autoencoder(nn.Module):
     def encode(self, images: Tensor) -> Posterior:
         """Posterior of the latents, at 1/factor of the side."""
         with autocast(images.device, self.precision):
-            encoded = self.model.encode(images)
+            encoded = self.model.encode(self._filled(images))
+        kept = slice(len(images))
         if self.family is Family.kl:
             latent = encoded.latent_dist
-            return Posterior(latent.mean.float(), latent.logvar.float())
-        return Posterior(encoded.latents.float(), None)
+            return Posterior(latent.mean[kept].float(), latent.logvar[kept].float())
+        return Posterior(encoded.latents[kept].float(), None)
+
+    def _filled(self, batch: Tensor) -> Tensor:
+        """A batch as large as the largest so far, where code is compiled for each size anew."""
+        if not self.compiled:
+            return batch
+        self.largest = max(self.largest, len(batch))
+        more = self.largest - len(batch)
+        return torch.cat([batch, batch[-1:].expand(more, -1, -1, -1)]) if more else batch
 
     def decode(self, latents: Tensor) -> Tensor:
         """Images of latents (family vq: of features, quantised first)."""
         if self.discrete:
             return self.decode_embeddings(self.quantise(latents).embeddings)
         with autocast(latents.device, self.precision):
-            return self.model.decode(latents).sample.float()
+            decoded = self.model.decode(self._filled(latents)).sample
+        return decoded[: len(latents)].float()
 
     def quantise(self, features: Tensor) -> Quantised:
         """Nearest codebook entries with straight-through gradient (family vq)."""
@@ -140,10 +153,12 @@ class Autoencoder(nn.Module):
     def decode_embeddings(self, embeddings: Tensor) -> Tensor:
         """Images of codebook entries (family vq)."""
         # Not VQModel.decode: it copies a zero to the device, for which the host waits.
-        model = self.model
+        model, count = self.model, len(embeddings)
+        embeddings = self._filled(embeddings)
         condition = embeddings if model.config.norm_type == "spatial" else None
         with autocast(embeddings.device, self.precision):
-            return model.decoder(model.post_quant_conv(embeddings), condition).float()
+            decoded = model.decoder(model.post_quant_conv(embeddings), condition)
+        return decoded[:count].float()
 
     def decode_tokens(self, tokens: Tensor) -> Tensor:
         """Images of tokens B h w (family vq)."""
@@ -155,6 +170,19 @@ class Autoencoder(nn.Module):
             layers = [m for m in self.model.decoder.layers if isinstance(m, nn.Conv2d)]
             return layers[-1].weight
         return self.model.decoder.conv_out.weight
+
+    def trained_parts(self) -> list[nn.Module]:
+        """What is compiled for training: the encoder, and the decoder up to its last layers.
+
+        The adaptive GAN weight asks for the gradient of the last layer alone; of compiled code only
+        all gradients can be had.
+        """
+        decoder = self.model.decoder
+        if self.family is Family.tiny:
+            blocks = [m for m in decoder.layers if not isinstance(m, nn.Conv2d | nn.Upsample)]
+        else:
+            blocks = [decoder.mid_block, *decoder.up_blocks]
+        return [self.model.encoder, *blocks]
 
     def encoder_modules(self) -> list[nn.Module]:
         """Modules that determine the latents."""

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from study.acceleration import plain_code
 from study.autoencoders.models import Autoencoder
 from study.config import AutoencoderTrainingConfig, Interpolation, Precision
 from study.data.store import to_float
@@ -40,7 +41,8 @@ class Monitor:
         """Measure with mean latents: identity reconstruction, errors in variance form, moments."""
         precision, autoencoder.precision = autoencoder.precision, Precision.fp32
         try:
-            return self._measure(autoencoder)
+            with plain_code():
+                return self._measure(autoencoder)
         finally:
             autoencoder.precision = precision
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from study.acceleration import autocast
 from study.autoencoders.losses import reconstruction_weight
-from study.autoencoders.models import Autoencoder, autocast
+from study.autoencoders.models import Autoencoder
 from study.config import ArmConfig, AutoencoderTrainingConfig, Reduction
 from study.equivariance import (
     Transform,

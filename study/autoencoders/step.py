@@ -1,15 +1,18 @@
 """One training step of an autoencoder and of the discriminator beside it."""
 
+import copy
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from study.acceleration import compile_parts
 from study.autoencoders.critic import ADAM_BETAS, Critic
 from study.autoencoders.losses import adaptive_weight
 from study.autoencoders.models import Autoencoder
 from study.autoencoders.objective import Draw, Recipe, forward, loss
-from study.config import AutoencoderTrainingConfig
+from study.config import AutoencoderTrainingConfig, Interpolation
+from study.equivariance import Transform, scale_sides
 from study.recorded import adam, set_rate
 
 
@@ -50,6 +53,25 @@ class TrainingStep:
         self.autoencoder, self.critic, self.perceptual = autoencoder, critic, perceptual
         self.config, self.recipe = config, recipe
         self.optimiser = adam(trained, config.learning_rate, ADAM_BETAS)
+        if config.compile:
+            networks = [perceptual, *critic.networks()]
+            compile_parts([*autoencoder.trained_parts(), *networks], dynamic=None)
+
+    def compile(self, images: Tensor, noise: Tensor, side: int) -> None:
+        """Compile for full resolution and, once for all, smaller sizes; changes nothing else.
+
+        Before the first step, so that the code does not depend on which sizes come first: a run
+        that is resumed uses the same as one that was not interrupted.
+        """
+        parts = self.parts()
+        before = {name: copy.deepcopy(part.state_dict()) for name, part in parts.items()}
+        small = scale_sides(side)[0]
+        reduced = Transform(small, small, 0, Interpolation.bilinear, antialias=False)
+        for draw in (Draw(), Draw(low_resolution=reduced)):
+            for adversarial in {False, bool(self.critic.weight)}:
+                self(Variant(draw, None, True, adversarial), (images, noise))
+        for name, part in parts.items():
+            part.load_state_dict(before[name])
 
     def parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
         """What has a state, by name."""

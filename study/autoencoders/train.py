@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from study.acceleration import plain_code
 from study.autoencoders.critic import Critic
 from study.autoencoders.models import Autoencoder
 from study.autoencoders.monitor import Views
@@ -81,6 +82,10 @@ def train_autoencoder(
         log(0, views.monitor(autoencoder))
     autoencoder.train()
     autoencoder.precision = config.precision
+    shape = (config.batch_size, autoencoder.channels, side, side)
+    if config.compile:
+        example = to_float(placed(_batch(images, config.batch_size, 0, seed), device))
+        training.compile(example, torch.zeros(shape, device=device), side)
     for step in steps(range(first, config.steps)):
         if keeper.due:
             meter.check(step)
@@ -99,7 +104,6 @@ def train_autoencoder(
             _draw_codebook(autoencoder, images, seed)
         variant = Variant(draw, critic_draw, step >= config.codebook_start, critic.acts(step))
         batch = to_float(placed(_batch(images, config.batch_size, step, seed), device))
-        shape = (len(batch), autoencoder.channels, side, side)
         # Of its own generator: how much a branch draws must not shift an arm's noise.
         noise = placed(torch.randn(shape, generator=_generator(seed, "noise", step)), device)
         meter.add(recorded(variant, batch, noise))
@@ -193,7 +197,7 @@ def _draw_codebook(autoencoder: Autoencoder, images: np.ndarray, seed: int) -> N
     count = min(len(images), 256)
     chosen = np.sort(rng.choice(len(images), count, replace=False))
     batch = to_float(torch.from_numpy(images[chosen])).to(codebook.device)
-    with torch.no_grad():
+    with torch.no_grad(), plain_code():
         features = autoencoder.encode(batch).mean.permute(0, 2, 3, 1).flatten(0, 2)
         picks = rng.choice(len(features), len(codebook), replace=len(features) < len(codebook))
         codebook.copy_(features[torch.from_numpy(picks).to(codebook.device)])

@@ -136,6 +136,9 @@ class AutoencoderTrainingConfig(Checked):
     steps: int
     batch_size: int
     precision: Precision
+    compile: bool
+    """Compile encoder, decoder, perceptual network and discriminator; needs a C++ compiler on a
+    CPU."""
     learning_rate: float
     """Peak; cosine decay to zero."""
     lpips: str | None
@@ -186,6 +189,9 @@ class CacheLatentsConfig(Checked):
     batch_size: int
     shard_images: int
     """Images per shard file."""
+    precision: Precision
+    compile: bool
+    """Compile the encoder."""
 
     def __post_init__(self) -> None:
         self._at_least(1, "batch_size", "shard_images")

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from enum import Enum
 
+from study.config.autoencoder import Precision
 from study.config.checks import Checked
 
 
@@ -168,6 +169,10 @@ class EvaluateGeneratorConfig(Checked):
     """Training images whose reconstructions by the arm's own autoencoder are a second reference."""
     nearest_samples: int
     """Samples of the last checkpoint, from the first, whose nearest training image is searched."""
+    precision: Precision
+    """Of the generator and of decoding its samples."""
+    compile: bool
+    """Compile generator and decoder for sampling."""
 
     def __post_init__(self) -> None:
         self._at_least(2, "num_samples", "reconstructions")

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from enum import Enum
 
+from study.config.autoencoder import Precision
 from study.config.checks import Checked
 
 
@@ -142,12 +143,26 @@ class TrainGeneratorConfig(Checked):
     """Fractions of the run at which weights are kept, ascending, last 1."""
     raw_weights: bool
     """Whether the trained weights are kept beside their EMA, for samplers with weights `raw`."""
+    micro_batch_size: int | None
+    """Images passed at once, to fit the memory; must divide batch_size; null: the whole batch."""
+    precision: Precision
+    compile: bool
+    """Compile the network's blocks; needs a C++ compiler on a CPU."""
+    cuda_graph: bool
+    """Replay a step as one graph: for small networks, whose kernels wait for the host. On a CPU,
+    nothing."""
+    deterministic: bool
+    """The same last bits at every start; false: faster kernels whose sums have no fixed order."""
 
     def __post_init__(self) -> None:
         self._at_least(1, "steps", "batch_size", "ema_half_life_images")
         self._above(0, "learning_rate", "gradient_clip", "ema_ramp")
         self._at_least(0, "warmup_steps", "weight_decay")
         self._within(0, 1, "label_dropout", "ema_ramp")
+        if self.micro_batch_size is not None:
+            self._at_least(1, "micro_batch_size")
+            divides = self.batch_size % self.micro_batch_size == 0
+            self._rule("micro_batch_size", divides, f"a divisor of batch_size {self.batch_size}")
         c = self.checkpoints
         self._rule(
             "checkpoints",

@@ -43,8 +43,12 @@ class SampleNoise:
         return self._stack(torch.rand, shape)
 
     def _stack(self, draw: Callable[..., Tensor], shape: tuple[int, ...]) -> Tensor:
-        rows = [draw(shape, generator=generator) for generator in self.generators]
-        return torch.stack(rows).to(self.device)
+        # From pinned memory, so that the host does not wait for a GPU and draws ahead of it.
+        pinned = self.device.type == "cuda"
+        drawn = torch.empty(len(self.generators), *shape, pin_memory=pinned)
+        for row, generator in zip(drawn, self.generators, strict=True):
+            draw(shape, generator=generator, out=row)
+        return drawn.to(self.device, non_blocking=pinned)
 
 
 class GeneratorObjective(Protocol):

@@ -26,6 +26,24 @@ def masked_share(schedule: str, progress: Tensor) -> Tensor:
             return 1 - progress
 
 
+class MaskedCrossEntropy(nn.Module):
+    """Cross-entropy of masked tokens, smoothed labels [MaskGIT, Eq. 1]; fp32 within."""
+
+    def __init__(self, label_smoothing: float) -> None:
+        super().__init__()
+        self.label_smoothing = label_smoothing
+
+    def forward(self, logits: Tensor, tokens: Tensor, masked: Tensor) -> Tensor:
+        """Mean over masked tokens of logits B N K."""
+        # Not logits[masked]: its shape depends on the data, which a GPU would have to report.
+        return functional.cross_entropy(
+            logits.flatten(0, 1).float(),
+            tokens.masked_fill(~masked, IGNORED).flatten(),
+            ignore_index=IGNORED,
+            label_smoothing=self.label_smoothing,
+        )
+
+
 class MaskGIT:
     """Objective and samplers of MaskGIT."""
 
@@ -34,6 +52,7 @@ class MaskGIT:
     def __init__(self, config: MaskGITConfig) -> None:
         self.config = config
         self.weights = {"cross_entropy": 1.0}
+        self.loss = MaskedCrossEntropy(config.label_smoothing)
 
     def build(self, backbone: BackboneConfig, spec: LatentSpec) -> nn.Module:
         """The transformer over tokens."""
@@ -43,7 +62,7 @@ class MaskGIT:
     def terms(
         self, network: nn.Module, batch: Batch, numbers: torch.Generator
     ) -> dict[str, Tensor]:
-        """Cross-entropy of masked tokens, smoothed labels [MaskGIT, Eq. 1]."""
+        """Cross-entropy of a random share of the tokens, which is masked."""
         tokens = batch.tokens
         if tokens is None or not isinstance(network, TokenTransformer):
             raise ValueError("MaskGIT: needs a token transformer and tokens in the batch")
@@ -55,14 +74,7 @@ class MaskGIT:
         masked = order < (share * tokens.shape[1]).ceil().clamp(min=1)
         seen = tokens.masked_fill(masked, network.mask_token)
         logits = network(seen, batch.labels, numbers)
-        # Not logits[masked]: its shape depends on the data, which a GPU would have to report.
-        loss = functional.cross_entropy(
-            logits.flatten(0, 1),
-            tokens.masked_fill(~masked, IGNORED).flatten(),
-            ignore_index=IGNORED,
-            label_smoothing=self.config.label_smoothing,
-        )
-        return {"cross_entropy": loss}
+        return {"cross_entropy": self.loss(logits, tokens, masked)}
 
     @torch.no_grad()
     def sample(

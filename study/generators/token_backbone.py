@@ -40,14 +40,14 @@ class GatedMlp(nn.Module):
 
     def __init__(self, width: int, mlp_ratio: float) -> None:
         super().__init__()
-        hidden = -(-int(2 * width * mlp_ratio / 3) // MULTIPLE) * MULTIPLE
-        self.fc1 = nn.Linear(width, 2 * hidden, bias=False)
-        self.fc2 = nn.Linear(hidden, width, bias=False)
+        self.hidden = -(-int(2 * width * mlp_ratio / 3) // MULTIPLE) * MULTIPLE
+        self.fc1 = nn.Linear(width, 2 * self.hidden, bias=False)
+        self.fc2 = nn.Linear(self.hidden, width, bias=False)
 
-    def forward(self, x: Tensor, dropout: float, numbers: torch.Generator | None) -> Tensor:
+    def forward(self, x: Tensor, dropout: float, bits: Tensor | None) -> Tensor:
         """B N D to B N D."""
         gate, value = self.fc1(x).chunk(2, dim=2)
-        return self.fc2(drop(functional.silu(gate) * value, dropout, numbers))
+        return self.fc2(drop(functional.silu(gate) * value, dropout, bits))
 
 
 class TokenBlock(nn.Module):
@@ -62,15 +62,20 @@ class TokenBlock(nn.Module):
         self.mlp = GatedMlp(width, config.mlp_ratio)
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
 
+    def draw(self, x: Tensor, numbers: torch.Generator | None) -> tuple[Tensor | None, ...]:
+        """Bits of both dropouts on tokens B N D; outside of what is compiled."""
+        sizes = (x.numel(), x.numel() // x.shape[-1] * self.mlp.hidden)
+        return tuple(random_bits(size, numbers) for size in sizes)
+
     def forward(
-        self, x: Tensor, condition: Tensor, dropout: float, numbers: torch.Generator | None
+        self, x: Tensor, condition: Tensor, dropout: float, bits: tuple[Tensor | None, ...]
     ) -> Tensor:
         """Tokens B N D and condition B D to tokens B N D."""
         parts = self.adaLN_modulation(condition)[:, None].chunk(6, dim=2)
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = parts
         attended = self.attn(self.norm1(x) * (1 + scale_a) + shift_a)
-        x = x + gate_a * drop(attended, dropout, numbers)
-        return x + gate_m * self.mlp(self.norm2(x) * (1 + scale_m) + shift_m, dropout, numbers)
+        x = x + gate_a * drop(attended, dropout, bits[0])
+        return x + gate_m * self.mlp(self.norm2(x) * (1 + scale_m) + shift_m, dropout, bits[1])
 
 
 class TokenTransformer(nn.Module):
@@ -114,8 +119,10 @@ class TokenTransformer(nn.Module):
         register = self.register_embedder.weight.expand(len(x), 1, -1)
         x = torch.cat([x, register], dim=1)  # B N+1 D
         condition = self.y_embedder(labels)  # B D
+        numbers = numbers if self.dropout else None
         for block in self.blocks:
-            x = block(x, condition, self.dropout, numbers)
+            assert isinstance(block, TokenBlock)
+            x = block(x, condition, self.dropout, block.draw(x, numbers))
         x = self.norm_final(x[:, :-1]) + self.norm_bias  # B N D
         shift, scale = self.adaLN_modulation(condition)[:, None].chunk(2, dim=2)
         # The mask is no answer; without it the product has a width that suits the hardware.
@@ -124,16 +131,22 @@ class TokenTransformer(nn.Module):
         return functional.linear(x * (1 + scale) + shift, weight, bias)
 
 
-def drop(x: Tensor, share: float, numbers: torch.Generator | None) -> Tensor:
-    """Dropout with its own random numbers, so that a step does not depend on the global state.
+def random_bits(count: int, numbers: torch.Generator | None) -> Tensor | None:
+    """16 random bits for each of `count` activations; None without random numbers.
 
-    One draw of 64 bits serves four activations: drawing is most of the time on a CPU.
+    One draw of 64 bits serves four: drawing is most of the time of a dropout on a CPU.
     """
-    if numbers is None or share == 0:
+    if numbers is None:
+        return None
+    draws = torch.empty(-(-count // 4), dtype=torch.int64, device=numbers.device)
+    return draws.random_(-(2**63), None, generator=numbers).view(torch.int16)[:count]
+
+
+def drop(x: Tensor, share: float, bits: Tensor | None) -> Tensor:
+    """Dropout with its own random numbers, so that a step does not depend on the global state."""
+    if bits is None:
         return x
-    draws = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device=x.device)
-    bits = draws.random_(-(2**63), None, generator=numbers).view(torch.int16)
-    kept = bits[: x.numel()].view(x.shape) >= round(share * 2**16) - 2**15
+    kept = bits.view(x.shape) >= round(share * 2**16) - 2**15
     return x * (kept / (1 - share)).to(x.dtype)
 
 

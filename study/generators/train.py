@@ -19,6 +19,7 @@ from study.config.seeds import derive
 from study.data.store import to_float
 from study.generators.checkpoints import Checkpoint, GeneratorIndex, save_weights
 from study.generators.common import Batch, GeneratorObjective
+from study.generators.step import Step
 from study.latents import LatentCache
 
 Log = Callable[[int, dict[str, float]], None]
@@ -50,7 +51,7 @@ class LatentBatches:
         """
         rng = np.random.default_rng(derive(self.seed, "generator", "batch", step))
         first = step * self.size
-        indices = np.array([self._index(p) for p in range(first, first + self.size)])
+        indices = self._indices(np.arange(first, first + self.size))
         flips = rng.random(self.size) < 0.5
         labels = self.cache.labels[indices]
         dropped = torch.from_numpy(rng.random(self.size) < self.label_dropout)
@@ -63,11 +64,10 @@ class LatentBatches:
         if self.cache.spec.discrete:
             tokens = self._placed(self.cache.tokens(indices, flips).flatten(1))
             return Batch(latents=None, tokens=tokens, labels=labels, images=images)
-        mean, logvar = self.cache.moments(indices, flips)
-        latents = self._placed(mean)
+        latents, logvar = self.cache.moments(indices, flips, self._placed)
         noise = torch.randn(latents.shape, generator=numbers, device=self.device)
         if logvar is not None:
-            latents = latents + (0.5 * self._placed(logvar)).exp() * noise
+            latents = latents + (0.5 * logvar).exp() * noise
         latents = (latents - self.offset) / self.divisor
         return Batch(latents=latents, tokens=None, labels=labels, images=images)
 
@@ -77,9 +77,10 @@ class LatentBatches:
             return values.to(self.device)
         return values.pin_memory().to(self.device, non_blocking=True)
 
-    def _index(self, position: int) -> int:
-        epoch, offset = divmod(position, len(self.cache))
-        return int(_order(len(self.cache), epoch, self.seed)[offset])
+    def _indices(self, positions: np.ndarray) -> np.ndarray:
+        epochs, offsets = np.divmod(positions, len(self.cache))
+        orders = ((_order(len(self.cache), int(e), self.seed), e) for e in np.unique(epochs))
+        return np.concatenate([order[offsets[epochs == epoch]] for order, epoch in orders])
 
 
 @lru_cache(maxsize=2)
@@ -148,37 +149,27 @@ def train_generator(
         torch.manual_seed(derive(seed, "generator", "weights"))
         network = objective.build(backbone, cache.spec).to(device)
     average = MovingAverage(network, config)
-    optimiser = torch.optim.AdamW(
-        network.parameters(), config.learning_rate, weight_decay=config.weight_decay, fused=True
-    )
+    update = Step(network, objective, config, device)
     batches = LatentBatches(
         cache, scaling, images if objective.needs_images else None, config, seed, device
     )
     folder.mkdir(parents=True, exist_ok=True)
     kept, saved = checkpoint_steps(config), []
     interval, meter, since = max(1, config.steps // 100), {}, 0
+    numbers = torch.Generator(device)
     for step in steps(range(config.steps)):
         # learning rate
         rate = config.learning_rate * min(1.0, (step + 1) / max(1, config.warmup_steps))
-        for group in optimiser.param_groups:
-            group["lr"] = rate
         # batch
-        numbers = torch.Generator(device).manual_seed(derive(seed, "generator", "noise", step))
+        numbers.manual_seed(derive(seed, "generator", "noise", step))
         batch = batches.draw(step, numbers)
-        # loss terms
-        terms = objective.terms(network, batch, numbers)
-        loss = torch.stack([objective.weights[name] * term for name, term in terms.items()]).sum()
-        # backward, clip, step
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(network.parameters(), config.gradient_clip)
-        optimiser.step()
+        # loss terms, backward, clip, step
+        values = update(batch, numbers, rate)
         # EMA
         images_seen = (step + 1) * config.batch_size
         average.update(config.batch_size, images_seen)
         # log
-        values = {"loss": loss.detach(), "gradient_norm": norm, **terms}
-        meter = {name: meter.get(name, 0) + value.detach() for name, value in values.items()}
+        meter = {name: meter.get(name, 0) + value for name, value in values.items()}
         since += 1
         if since == interval or step + 1 in kept:
             _report(log, step + 1, meter, since, rate)

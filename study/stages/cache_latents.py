@@ -4,7 +4,7 @@ import json
 
 from study import paths
 from study.autoencoders.models import load_autoencoder
-from study.command import device, stage
+from study.command import place, stage
 from study.config.stages import CacheLatents
 from study.data.store import PixelStore
 from study.latents import LatentCache, write_cache
@@ -15,7 +15,8 @@ def main(config: CacheLatents, run: Run) -> None:
     """Write moments or tokens, and their statistics."""
     store = PixelStore(paths.store(config.cell))
     source = paths.autoencoder(config.cell)
-    autoencoder = load_autoencoder(source).to(device())
+    autoencoder = place(load_autoencoder(source))
+    autoencoder.prepare(config.cache_latents.precision, config.cache_latents.compile)
     run.family = autoencoder.family.value
     spec = write_cache(
         run.output(),

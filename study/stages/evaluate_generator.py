@@ -9,7 +9,7 @@ from torch import Tensor
 
 from study import paths
 from study.autoencoders.models import Autoencoder, load_autoencoder
-from study.command import device, stage
+from study.command import device, place, stage
 from study.config import SamplingMethod
 from study.config.seeds import derive
 from study.config.stages import EvaluateGenerator
@@ -24,6 +24,7 @@ from study.generators.decode import decode_batches
 from study.generators.objectives import build_objective
 from study.generators.sample import (
     network_calls,
+    prepare,
     random_latents,
     sample_batches,
     sample_labels,
@@ -39,7 +40,8 @@ def main(config: EvaluateGenerator, run: Run) -> None:
     index = load_index(folder)
     run.family = index.spec.family
     objective = build_objective(config.generator)
-    decoder = load_autoencoder(paths.autoencoder(cell)).to(device())
+    decoder = place(load_autoencoder(paths.autoencoder(cell)))
+    decoder.prepare(settings.precision, settings.compile)
     extractor = load_extractor(config.evaluation, paths.network(cell, "extractor"), device())
     reference = Reference.load(paths.reference(cell))
     dimension = len(reference.train.mean)
@@ -56,7 +58,7 @@ def main(config: EvaluateGenerator, run: Run) -> None:
             folder, index, checkpoint, config.generator, config.sampler.weights, device()
         )
         latents = sample_batches(
-            network,
+            prepare(network, settings.precision, settings.compile),
             objective,
             index.spec,
             labels,
@@ -65,6 +67,7 @@ def main(config: EvaluateGenerator, run: Run) -> None:
             settings.micro_batch_size,
             derive(seed, "evaluation"),
             device(),
+            precision=settings.precision,
         )
         features, shown = _features(extractor, decode(latents), kept)
         record = partial(_record, run, checkpoint.step, checkpoint.images_seen)
@@ -93,6 +96,7 @@ def main(config: EvaluateGenerator, run: Run) -> None:
         "cfg_interval": config.sampler.cfg_interval,
         "cfg_channels": config.sampler.cfg_channels or "all",
         "weights": config.sampler.weights.value,
+        "precision": settings.precision.value,
         "labels": "class frequencies of the training images",
         "scaling": index.scaling.value,
         "reconstructions": f"{settings.reconstructions} training images, latents sampled",

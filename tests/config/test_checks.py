@@ -20,6 +20,7 @@ from study.config import (
     Family,
     MaskGITConfig,
     NetworkConfig,
+    Precision,
     PrepareDataConfig,
     ReferenceStatisticsConfig,
     REPAConfig,
@@ -240,6 +241,8 @@ def test_bad_measurements_are_refused() -> None:
         grid_images=4,
         reconstructions=8,
         nearest_samples=4,
+        precision=Precision.fp32,
+        compile=False,
     )
     rejects(generator, "nearest_samples = 9: must be from 1 to num_samples", nearest_samples=9)
     rejects(generator, "reconstructions = 1: must be at least 2", reconstructions=1)

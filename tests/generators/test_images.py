@@ -1,6 +1,7 @@
 """What other micro-batches and processes change in the images themselves: rounding, if anything."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,7 +40,7 @@ def sampled(
 ) -> Callable[..., Tensor]:
     """Images of 13 samples, uint8, of a network whose outputs have the size of trained ones."""
 
-    def run(generator: str, method: str, micro_batch_size: int, **process: int) -> Tensor:
+    def run(generator: str, method: str, micro_batch_size: int, **process: Any) -> Tensor:
         tokens = generator == "maskgit"
         objective = build_objective(generators[generator], target)
         shape = token_spec if tokens else spec

@@ -7,7 +7,13 @@ from torch import nn
 from torch.nn import functional
 
 from study.config import BackboneConfig, load_group
-from study.generators.token_backbone import GatedMlp, TokenAttention, TokenTransformer, drop
+from study.generators.token_backbone import (
+    GatedMlp,
+    TokenAttention,
+    TokenTransformer,
+    drop,
+    random_bits,
+)
 
 Awaken = Callable[[nn.Module], nn.Module]
 
@@ -107,7 +113,7 @@ def test_dropout_follows_its_own_random_numbers(
 
 
 def test_dropout_keeps_its_share_and_the_mean() -> None:
-    dropped = drop(torch.ones(100_000), 0.25, numbers(0))
+    dropped = drop(torch.ones(100_000), 0.25, random_bits(100_000, numbers(0)))
     # Four standard deviations of a binomial share of 100,000.
     assert float((dropped == 0).float().mean()) == pytest.approx(0.25, abs=0.0055)
     assert float(dropped.max()) == pytest.approx(4 / 3)

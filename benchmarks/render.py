@@ -1,0 +1,167 @@
+"""Tables of what was timed, beside what others reach: `python -m benchmarks.render`.
+
+Reads `gpu.json`, `cpu.json` and `numerics.json` of a folder, those that are there, and writes
+`performance.md` beside them.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks.gpu import read
+from benchmarks.rows import ROWS
+from study import paths
+
+Records = list[dict[str, Any]]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write the page; 0."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.render", description=__doc__)
+    parser.add_argument(
+        "folder", nargs="?", type=Path, default=paths.ROOT / "reports" / "performance"
+    )
+    folder = parser.parse_args(arguments).folder
+    (folder / "performance.md").write_text(page(folder))
+    print(folder / "performance.md")
+    return 0
+
+
+def page(folder: Path) -> str:
+    """The whole page, in Markdown."""
+    parts = ["# Speed", *gpu(read(folder / "gpu.json")), *cpu(read(folder / "cpu.json"))]
+    if (folder / "numerics.json").is_file():
+        parts += numerics(json.loads((folder / "numerics.json").read_text()))
+    return "\n\n".join(parts) + "\n"
+
+
+def gpu(records: Records) -> list[str]:
+    """Rates of the GPU beside those of others, and what is known of rows that fall short."""
+    if not records:
+        return []
+    best = {name: chosen for name in ROWS if (chosen := _fastest(records, name))}
+    rows = []
+    for name, row in ROWS.items():
+        record = best.get(name)
+        found = (
+            "not run | | | | "
+            if record is None
+            else (
+                f"**{_number(record['images_per_s'])}** | {_verdict(record)} | "
+                f"{_percent(record['roofline_share'])} | {_percent(record['peak_share'])} | "
+                f"{record.get('memory_gib', 0):.1f} "
+            )
+        )
+        goals = f"{_number(row.must)} | {_number(row.aim)}"
+        rows.append(f"| {row.title} | {row.peers} | {goals} | {found}|")
+    parts = [
+        "## GPU",
+        f"{_machine(records)}. Images/s; batch {_batches()}. Of training rows the whole loop is "
+        "timed, data loading and averaging of weights included; random latents. Median of steps "
+        "by device events; of fine-tuning over modes the mean.",
+        "\n".join(
+            [
+                "| work | others | must | aim | here | | of roofline | of peak | GiB |",
+                "|---|---|---:|---:|---:|---|---:|---:|---:|",
+                *rows,
+            ]
+        ),
+        _variants(records, best),
+        *(_kernels(record) for record in best.values() if record.get("kernels")),
+        *(_errors(records)),
+    ]
+    return [part for part in parts if part]
+
+
+def cpu(records: Records) -> list[str]:
+    """Times on the CPU."""
+    if not records:
+        return []
+    lines = [f"| {r['title']} | {_seconds(r)} | {_number(r.get('per_s'))} |" for r in records]
+    table = "\n".join(["| what | time | images/s |", "|---|---:|---:|", *lines])
+    return ["## CPU", f"{_machine(records)}.", table]
+
+
+def numerics(record: dict[str, Any]) -> list[str]:
+    """Validation losses of the fast and the plain step."""
+    lines = [
+        f"| {step} | {record['plain']['validation'][step]:.5f} | "
+        f"{record['fast']['validation'][step]:.5f} | {difference:+.3%} |"
+        for step, difference in record["difference"].items()
+    ]
+    head = ["| step | fp32 | fast | difference |", "|---:|---:|---:|---:|"]
+    return [
+        "## Does the fast step learn the same",
+        f"S/2, {record['steps']} steps of {record['batch']} images, on {record['device']}: "
+        "validation loss of averaged weights, in fp32, on fixed (image, t, noise).",
+        "\n".join([*head, *lines]),
+    ]
+
+
+def _fastest(records: Records, name: str) -> dict[str, Any] | None:
+    found = [r for r in records if r["row"] == name and "images_per_s" in r]
+    return max(found, key=lambda r: r["images_per_s"], default=None)
+
+
+def _verdict(record: dict[str, Any]) -> str:
+    share = record["must_share"]
+    return "reached" if share >= 1 else f"{1 - share:.1%} short"
+
+
+def _variants(records: Records, best: dict[str, dict[str, Any]]) -> str:
+    """Records other than the fastest of their row."""
+    others = [r for r in records if "images_per_s" in r and r is not best.get(r["row"])]
+    if not others:
+        return ""
+    lines = [
+        f"| {r['row']} | {r['label']} | {r['batch']} | {_number(r['images_per_s'])} | "
+        f"{r.get('memory_gib', 0):.1f} |"
+        for r in others
+    ]
+    head = ["Other settings:", "", "| row | setting | batch | images/s | GiB |"]
+    return "\n".join([*head, "|---|---|---:|---:|---:|", *lines])
+
+
+def _kernels(record: dict[str, Any]) -> str:
+    total = record["ms"]
+    lines = [
+        f"| `{kernel['kernel'][:80].replace('|', ' ')}` | {kernel['calls']:.0f} | "
+        f"{kernel['ms']:.2f} | {kernel['ms'] / total:.1%} |"
+        for kernel in record["kernels"][:12]
+    ]
+    head = [f"Longest kernels of {record['row']}, a step of {total:.1f} ms:", ""]
+    return "\n".join([*head, "| kernel | calls | ms | share |", "|---|---:|---:|---:|", *lines])
+
+
+def _errors(records: Records) -> list[str]:
+    return [f"{r['row']} {r['label']}: {r['error']}" for r in records if "error" in r]
+
+
+def _machine(records: Records) -> str:
+    found = dict.fromkeys(f"{r['device']}, torch {r['torch']}" for r in records)
+    return "; ".join(found)
+
+
+def _batches() -> str:
+    other = ", ".join(f"{row.batch} for {name}" for name, row in ROWS.items() if row.batch != 256)
+    return f"256, {other}"
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{value:.0%}"
+
+
+def _seconds(record: dict[str, Any]) -> str:
+    return f"{record['s']:.2f} s" if "s" in record else record["error"]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,55 @@
+import pytest
+import torch
+from torch import nn
+
+from study.acceleration import autocast, compile_parts, kernels
+from study.config import Precision
+
+CPU = torch.device("cpu")
+
+
+class Doubling(nn.Module):
+    """Twice its weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * self.weight * x
+
+
+def test_products_are_rounded_in_bf16_only() -> None:
+    x, weight = torch.randn(4, 4), torch.randn(4, 4)
+    for precision, dtype in ((Precision.fp32, torch.float32), (Precision.bf16, torch.bfloat16)):
+        with autocast(CPU, precision):
+            assert (x @ weight).dtype is dtype
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_equal_modules_are_compiled_once_and_keep_their_names() -> None:
+    from torch._dynamo.utils import counters
+
+    modules = [Doubling() for _ in range(4)]
+    compile_parts(modules)
+    torch._dynamo.reset()
+    counters.clear()
+    for module in modules:
+        assert module(torch.ones(3)).tolist() == [2.0, 2.0, 2.0]
+        assert list(module.state_dict()) == ["weight"]
+    assert counters["stats"]["unique_graphs"] == 1
+    assert not counters["graph_break"]
+
+
+@pytest.mark.gpu
+def test_switches_are_put_back() -> None:
+    torch.use_deterministic_algorithms(True)
+    try:
+        with kernels(torch.device("cuda"), deterministic=False):
+            assert not torch.are_deterministic_algorithms_enabled()
+        assert torch.are_deterministic_algorithms_enabled()
+        with kernels(torch.device("cuda"), deterministic=True):
+            assert torch.are_deterministic_algorithms_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)

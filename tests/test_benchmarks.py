@@ -1,0 +1,91 @@
+"""Every row can be timed, at small size, and rendered."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import cpu, gpu, numerics, render
+from benchmarks.rows import ROWS
+
+pytestmark = pytest.mark.filterwarnings("default")
+QUICK = ["--tiny", "--warm-up", "1", "--repeats", "2", "--set", "compile=false", "--output"]
+TUNED = {name for name in ROWS if name.startswith("finetune")}
+
+
+def test_every_row_is_timed_by_something() -> None:
+    assert gpu.TIMED.keys() == ROWS.keys()
+
+
+@pytest.mark.parametrize("name", sorted(ROWS.keys() - TUNED))
+def test_a_row(tmp_path: Path, name: str) -> None:
+    assert gpu.main(["--only", name, *QUICK, str(tmp_path / "gpu.json")]) == 0
+    (record,) = json.loads((tmp_path / "gpu.json").read_text())
+    assert record["row"] == name
+    assert record["images_per_s"] > 0
+    assert record["repeats"] == 2
+    assert record["settings"]["compile"] is False
+    assert record["must_share"] == record["images_per_s"] / ROWS[name].must
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(TUNED))
+def test_a_row_of_fine_tuning(tmp_path: Path, name: str) -> None:
+    pytest.importorskip("lpips")
+    assert gpu.main(["--only", name, *QUICK, str(tmp_path / "gpu.json")]) == 0
+
+
+def test_a_row_that_fails_is_recorded_and_the_next_is_timed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: Any, **__: Any) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setitem(gpu.TIMED, "dit_xl2", failing)
+    output = tmp_path / "gpu.json"
+    assert gpu.main(["--only", "dit_xl2,encode", *QUICK, str(output)]) == 1
+    failed, timed = json.loads(output.read_text())
+    assert failed["error"] == "RuntimeError: out of memory"
+    assert timed["images_per_s"] > 0
+    page = render.page(tmp_path)
+    assert "dit_xl2 : RuntimeError: out of memory" in page
+    assert "not run" in page
+
+
+def test_a_record_takes_the_place_of_its_row_and_label(tmp_path: Path) -> None:
+    file = tmp_path / "gpu.json"
+    for row, label, value in (("a", "", 1), ("a", "x", 2), ("a", "", 3)):
+        gpu.write(file, {"row": row, "label": label, "value": value})
+    assert [(r["label"], r["value"]) for r in gpu.read(file)] == [("x", 2), ("", 3)]
+
+
+def test_the_page_compares_with_others(tmp_path: Path) -> None:
+    base = {"row": "sit_b2", "batch": 256, "ms": 80.0, "device": "a GPU", "torch": "2"}
+    fast = base | {"label": "", "images_per_s": 3200.0} | gpu.shares("sit_b2", 3200.0)
+    slow = base | {"label": "eager", "images_per_s": 1500.0} | gpu.shares("sit_b2", 1500.0)
+    kernels = [{"kernel": "matmul", "ms": 40.0, "calls": 12}]
+    (tmp_path / "gpu.json").write_text(json.dumps([slow, fast | {"kernels": kernels}]))
+    page = render.page(tmp_path)
+    shown = "| SiT-B/2 training | official 827 | 3,000 | 3,350 | **3,200** | reached | 86% | 45% |"
+    assert shown in page
+    assert "| sit_b2 | eager | 256 | 1,500 |" in page
+    assert "| `matmul` | 12 | 40.00 | 50.0% |" in page
+
+
+def test_rows_on_the_cpu(tmp_path: Path) -> None:
+    output = tmp_path / "cpu.json"
+    arguments = ["--tiny", "--repeats", "1", "--output", str(output)]
+    assert cpu.main(["--only", "help,shapes,batches,statistics", *arguments]) == 0
+    assert all(record["s"] > 0 for record in json.loads(output.read_text()))
+    assert "`python -m study --help`" in render.page(tmp_path)
+
+
+@pytest.mark.slow
+def test_fast_and_plain_training_agree(tmp_path: Path) -> None:
+    output = tmp_path / "numerics.json"
+    sizes = ["--steps", "20", "--batch", "8", "--images", "32", "--side", "8"]
+    assert numerics.main(["--tiny", *sizes, "--output", str(output)]) == 0
+    record = json.loads(output.read_text())
+    assert record["difference"].keys() == {"2", "5", "10", "20"}
+    assert "## Does the fast step learn the same" in render.page(tmp_path)
