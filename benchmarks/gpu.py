@@ -48,7 +48,7 @@ MANY = ("finetune_modes", "finetune_modes_two")
 def main(arguments: list[str] | None = None) -> int:
     """Time rows; 1 if one of them failed."""
     options = _options(arguments)
-    place, failed = device(), False
+    place, lines, failed = device(), [], False
     changes = {k: _value(v) for k, _, v in (text.partition("=") for text in options.set)}
     for name in options.only.split(",") if options.only else ROWS:
         row, given = ROWS[name], CHANGES.get(name, {}) | changes
@@ -72,9 +72,10 @@ def main(arguments: list[str] | None = None) -> int:
             traceback.print_exc()
             record["error"] = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         write(options.output, record)
-        print(line(record), flush=True)
+        lines.append(line(record))
+        print(lines[-1], flush=True)
         _forget()
-    print("\n" + "\n".join(line(record) for record in read(options.output)))
+    print("\n" + "\n".join(lines))
     return int(failed)
 
 

@@ -49,7 +49,7 @@ def gpu(records: Records) -> list[str]:
             "not run | | | | "
             if record is None
             else (
-                f"**{_number(record['images_per_s'])}** | {_verdict(record)} | "
+                f"**{_number(record['images_per_s'])}** | {_verdict(record)} {record['label']} | "
                 f"{_percent(record['roofline_share'])} | {_percent(record['peak_share'])} | "
                 f"{record.get('memory_gib', 0):.1f} "
             )

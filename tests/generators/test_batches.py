@@ -39,7 +39,7 @@ def test_epochs_and_seeds_have_their_own_order(
 ) -> None:
     def order(seed: int, epoch: int) -> list[int]:
         batches = LatentBatches(latent_cache, Scaling.fixed, None, make_run(), seed, CPU)
-        return [batches._index(16 * epoch + position) for position in range(16)]
+        return batches._indices(16 * epoch + np.arange(16)).tolist()
 
     assert order(0, 0) == order(0, 0)
     assert order(0, 0) != order(0, 1)

@@ -167,3 +167,14 @@ def test_a_replayed_step_is_the_step_itself(train: Train, make_run: MakeRun, nam
     np.testing.assert_allclose(replayed, ordinary, rtol=1e-5)
     file = "checkpoint-00000012.safetensors"
     torch.testing.assert_close(load_file(theirs / file), load_file(ours / file))
+
+
+def test_tokens_reach_the_blocks_row_by_row(
+    generators: dict[str, GeneratorConfig], backbone: BackboneConfig, spec: LatentSpec
+) -> None:
+    network = build_objective(generators["sit"]).build(backbone, spec)
+    layouts = []
+    for block in compiled_parts(network)[:-1]:
+        block.register_forward_pre_hook(lambda _, given: layouts.append(given[0].is_contiguous()))
+    network(torch.randn(2, spec.channels, 8, 8), torch.rand(2), torch.zeros(2).long())
+    assert layouts == [True, True]
