@@ -128,6 +128,27 @@ def test_processes_share_the_work_of_one_bit_for_bit(
     assert torch.equal(parts[1], whole[1])
 
 
+@pytest.mark.parametrize("count", [1, 4, 7, 8])
+def test_every_micro_batch_has_the_full_size(
+    count: int,
+    as_module: Callable[[Callable[..., Tensor]], nn.Module],
+    make_sampler: MakeSampler,
+    generators: dict[str, GeneratorConfig],
+    spec: LatentSpec,
+) -> None:
+    sizes: list[int] = []
+
+    def network(x: Tensor, t: Tensor, labels: Tensor) -> Tensor:
+        sizes.append(len(x))
+        return torch.zeros_like(x)
+
+    objective, labels = build_objective(generators["sit"]), np.zeros(count, dtype=np.int64)
+    sampler = make_sampler("euler")
+    batches = sample_batches(as_module(network), objective, spec, labels, sampler, 1, 4, 0, CPU)
+    assert sum(map(len, batches)) == count
+    assert sizes == [4] * -(-count // 4)
+
+
 @pytest.mark.parametrize(("generator", "method"), METHODS)
 def test_guidance_acts_within_its_interval_only(
     sample: Callable[..., Tensor], generator: str, method: str
