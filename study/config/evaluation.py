@@ -167,7 +167,7 @@ class EvaluateGeneratorConfig(Checked):
     reconstructions: int
     """Training images whose reconstructions by the arm's own autoencoder are a second reference."""
     nearest_samples: int
-    """Samples of the last checkpoint, from the first, whose nearest training image is searched."""
+    """Samples of a checkpoint, from the first, whose nearest training image is searched."""
 
     def __post_init__(self) -> None:
         self._at_least(2, "num_samples", "reconstructions")

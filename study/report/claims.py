@@ -179,7 +179,8 @@ def _what(outcome: Outcome) -> str:
         text = f"speed-up to {text} at {endpoint.fraction:g} of the run"
     if endpoint.effect is Effect.correlation:
         text = f"correlation of {text} with {label(endpoint.against[-1].removesuffix('_*'))}"
-    return f"{generator(endpoint.generator)} {text}" if endpoint.generator else text
+    name = found.choices.get("generator", endpoint.generator)
+    return f"{generator(name)} {text}" if name else text
 
 
 def _comparison(outcome: Outcome) -> str:
@@ -232,10 +233,11 @@ def _scope(outcomes: list[Outcome], grid: dict[str, Any], cells: Cells) -> str:
         if stage == "train_generator"
     }
     for outcome in outcomes:
-        key = (outcome.found.choices["autoencoder"], outcome.endpoint.generator)
+        choices = outcome.found.choices
+        key = (choices["autoencoder"], choices.get("generator"))
         if key in trained:
-            size = trained[key]
-            name = generator(str(key[1]))
-            parts.append(f"{name}-{backbone(size)}" if size else name)
+            name, _, target = generator(str(key[1])).partition(" ")
+            size = f"-{backbone(trained[key])}" if trained[key] else ""
+            parts.append(f"{name}{size} {target}".strip())
     parts += [ruler_name(o.found.metric) for o in outcomes]
     return f"{grid['profile']}: {', '.join(dict.fromkeys(filter(None, parts)))}"

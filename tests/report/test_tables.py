@@ -8,8 +8,9 @@ import pytest
 from synthetic import grid, write_tree
 
 from study import paths
+from study.config import AlignmentTarget, REPAConfig, choices, generator_group
 from study.report.findings import measurement
-from study.report.names import count, label
+from study.report.names import count, generator, label, objective
 from study.report.results import collect, costs
 from study.report.table import Table
 from study.report.tables import autoencoder_table, cost_table, generator_table, quality_table
@@ -139,6 +140,16 @@ def test_names_carry_the_number_of_images(root: Path):
         *("512", "1k", "1.5k", "50k", "1.2M")
     ]
     assert label("psnr_db", [512]) == "PSNR [dB]"
+
+
+@pytest.mark.parametrize("name", choices("generator"))
+def test_a_generators_name_begins_with_its_objective_and_shows_repas_target(name: str):
+    config = generator_group(name)
+    assert objective(name) == config.objective.value
+    if isinstance(config, REPAConfig):
+        own = config.target is AlignmentTarget.in_domain
+        shown = "in-domain" if own else "DINOv2"
+        assert generator(name) == f"REPA ({shown} target)"
 
 
 def test_a_missing_cell_renders_as_not_run(root: Path):

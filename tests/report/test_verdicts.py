@@ -108,6 +108,25 @@ def test_seeds_that_only_one_arm_has_are_left_out(root: Path) -> None:
     assert list(verdict_of(plan, root, 3).outcomes[0].found.values) == [0, 2]
 
 
+@pytest.mark.parametrize("both", [False, True])
+def test_a_generator_is_found_by_its_objective(root: Path, both: bool) -> None:
+    gains = [0.1, 0.11, 0.09]
+    plan = study(gains, "repa")
+    for path in (root / "reports/laptop/metrics/evaluate_generator").glob("*-repa-*.json"):
+        content = json.loads(path.read_text())
+        cell = replace(Cell(**content["cell"]), generator="repa_dinov2")
+        write_instance("evaluate_generator", cell.instance, cell, content["records"])
+        if not both:
+            path.unlink()
+            del plan["evaluate_generator"][content["instance"]]
+        choices = {k: v for k, v in content["cell"].items() if v is not None}
+        plan["evaluate_generator"][cell.instance] = choices | {"generator": "repa_dinov2"}
+    found = verdict_of(plan, root, 15)
+    assert found.verdict is Verdict.supported
+    first = [o.found.choices["generator"] for o in found.outcomes if o.endpoint.primary]
+    assert first == (["repa", "repa_dinov2"] if both else ["repa_dinov2"])
+
+
 def test_what_has_not_run_is_named(root: Path) -> None:
     plan = study([0.1, 0.1])
     missing = {n: verdict_of(plan, root, n) for n in (5, 7, 10, 13, 14, 18)}
