@@ -63,7 +63,8 @@ def claims_table(
         "Rules, written before the runs: `params/claims.yaml`. Effect: positive is better for the "
         "treatment, with Student-t interval over seeds; 95 % for the confirmatory claims, for "
         "the exploratory ones 95 % for all primary endpoints of a family together (Holm). Cost: "
-        "wall clock of all cells compared, however many claims share them. *Reproduced* would be "
+        "wall clock of all cells compared, however many claims share them. How the numbers were "
+        "made stands under the table of endpoints. *Reproduced* would be "
         "the paper's own model, data and FID of 50,000 samples.",
     ]
     return table
