@@ -238,7 +238,7 @@ def _scope(outcomes: list[Outcome], grid: dict[str, Any], cells: Cells) -> str:
         key = (choices["autoencoder"], choices.get("generator"))
         if key in trained:
             name, _, target = generator(str(key[1])).partition(" ")
-            size = f"-{backbone(trained[key])}" if trained[key] else ""
-            parts.append(f"{name}{size} {target}".strip())
+            size = trained[key]
+            parts.append(f"{name}-{backbone(size)} {target}" if size else f"{name} {target}")
     parts += [ruler_name(o.found.metric) for o in outcomes]
-    return f"{grid['profile']}: {', '.join(dict.fromkeys(filter(None, parts)))}"
+    return f"{grid['profile']}: {', '.join(dict.fromkeys(p.strip() for p in parts if p))}"

@@ -4,6 +4,7 @@ import torch
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
 
+from study.config import StudyError
 from study.evaluation.distances import (
     Statistics,
     extrapolated_distance,
@@ -73,12 +74,12 @@ def test_statistics_are_numpys_in_double_precision(rng: np.random.Generator) -> 
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_fewer_than_two_features_are_refused(count: int) -> None:
-    with pytest.raises(RuntimeError, match=f"{count} features: must be at least 2"):
+    with pytest.raises(StudyError, match=f"{count} features: must be at least 2"):
         statistics(np.zeros((count, 4)))
 
 
 def test_identical_features_have_no_statistics() -> None:
-    with pytest.raises(RuntimeError, match="10 features are all identical"):
+    with pytest.raises(StudyError, match="10 features are all identical"):
         statistics(np.ones((10, 4)))
 
 

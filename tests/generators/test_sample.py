@@ -96,6 +96,15 @@ def test_samples_do_not_depend_on_the_micro_batch(
         same(sample(generator, method, micro_batch_size=size), whole)
 
 
+def test_adaptive_samples_depend_on_the_micro_batch_within_their_tolerance(
+    sample: Callable[..., Tensor],
+) -> None:
+    whole = sample("sit", "dopri5", micro_batch_size=7)
+    for size in (1, 3, 20):
+        error = (sample("sit", "dopri5", micro_batch_size=size) - whole).abs().max()
+        assert error < 1e-3 * whole.abs().max()
+
+
 @pytest.mark.parametrize(("generator", "method"), METHODS)
 def test_a_sample_depends_on_its_index_and_the_seed(
     sample: Callable[..., Tensor], generator: str, method: str
@@ -118,7 +127,7 @@ def test_temperature_matters(sample: Callable[..., Tensor], method: str) -> None
     assert not torch.equal(sample("maskgit", method), cold)
 
 
-@pytest.mark.parametrize(("generator", "method"), METHODS)
+@pytest.mark.parametrize(("generator", "method"), [*METHODS, ("sit", "dopri5")])
 def test_processes_share_the_work_of_one_bit_for_bit(
     sample: Callable[..., Tensor], generator: str, method: str
 ) -> None:

@@ -102,8 +102,8 @@ def test_costs_count_the_autoencoder_where_they_say_so(root: Path) -> None:
 def test_pre_training_is_counted_for_the_arm_that_trains_nothing_too(root: Path) -> None:
     plan = plan_of(2)
     cell = Cell(profile="laptop", data="shapes", autoencoder="small_kl", seed=0)
-    plan["pretrain_autoencoder"] = {cell.instance: {"autoencoder": "small_kl", "data": "shapes"}}
-    plan["pretrain_autoencoder"][cell.instance]["seed"] = 0
+    choices = {"autoencoder": "small_kl", "data": "shapes", "seed": 0}
+    plan["pretrain_autoencoder"] = {cell.instance: choices}
     write_instance("pretrain_autoencoder", cell.instance, cell, [])
     row = {"data": "shapes", "autoencoder": "small_kl", "arm": "pretrained"}
     row |= {"generator": "sit", "scaling": "standardised"}

@@ -160,14 +160,14 @@ def test_a_missing_cell_renders_as_not_run(root: Path):
     drop(root, "train_network", "laptop")
     results, spent = collect(study, root), costs(study, root)
     missing = {"autoencoder": "small_vq", "arm": "eq"}
-    for table, choices in (
+    for table, chosen in (
         (generator_table(study, results), {"generator": "dit", "arm": "plain"}),
         (autoencoder_table(study, results), missing),
         (equivariance_table(study, results), missing),
         (transformed_table(study, results), missing),
         (cost_table(study, spent), {"stage": "train_network"}),
     ):
-        shown, numbers = row_of(table, **choices)
+        shown, numbers = row_of(table, **chosen)
         assert list(shown.values()).count("not run") >= 3
         named = {"Generator", "Autoencoder", "Arm", "Stage"}
         named |= {"Latents", "Resampling", "Over", "Measure"}
