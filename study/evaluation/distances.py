@@ -69,8 +69,8 @@ def kernel_distance(features: Array, reference: Array, subset_size: int, seed: i
 
     size = min(subset_size, len(features), len(reference))
     result = kid_features_to_metric(
-        torch.from_numpy(features),
-        torch.from_numpy(reference),
+        torch.from_numpy(features).double(),
+        torch.from_numpy(reference).double(),
         kid_subsets=100,
         kid_subset_size=size,
         rng_seed=seed,

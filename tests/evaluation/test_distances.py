@@ -96,6 +96,13 @@ def test_kernel_distance_equals_torch_fidelitys(rng: np.random.Generator) -> Non
     assert kernel_distance(ours, theirs, 20, 3) == pytest.approx(expected, rel=1e-12)
 
 
+def test_kernel_distance_of_single_precision_is_that_of_double(rng: np.random.Generator) -> None:
+    # Features that hardly differ: in single precision 1e-7 of the kernel's 1 would be a tenth.
+    ours, theirs = 1e-3 * rng.normal(size=(2, 60, 8)).astype(np.float32)
+    expected = kernel_distance(ours.astype(float), theirs.astype(float), 20, 0)
+    assert kernel_distance(ours, theirs, 20, 0) == pytest.approx(expected, rel=1e-9)
+
+
 def test_kernel_distance_of_whole_sets_is_the_unbiased_estimate(rng: np.random.Generator) -> None:
     ours, theirs = rng.normal(size=(9, 4)), rng.normal(size=(9, 4)) + 1
 
