@@ -160,6 +160,36 @@ def test_a_secondary_endpoint_decides_nothing(root: Path) -> None:
     assert found.verdict is Verdict.supported
 
 
+@pytest.mark.parametrize(
+    ("factor", "bound", "verdict"),
+    [
+        (1.5, "", Verdict.supported),
+        (0.6, "", Verdict.opposite),
+        # Already there at its first checkpoint, or never there: no interval, so no verdict.
+        (1000, "at least", Verdict.undecided),
+        (0.01, "at most", Verdict.undecided),
+    ],
+)
+def test_a_speed_up_that_is_only_bounded_decides_nothing(
+    root: Path, factor: float, bound: str, verdict: Verdict
+) -> None:
+    plan = grid([0, 1, 2])
+    for instance, choices in plan["evaluate_generator"].items():
+        cell = Cell(**choices)
+        speed = (factor if cell.arm == "eq" else 1) * (1 + 0.002 * (cell.seed or 0))
+        rows = [
+            record("fd_in_domain", 100 * (speed * step) ** -0.5, 1000) | {"step": step}
+            for step in STEPS
+        ]
+        write_instance("evaluate_generator", instance, cell, rows)
+    _autoencoders(plan, {})
+    found = verdict_of(plan, root, 16)
+    assert found.verdict is verdict
+    primary = [outcome for outcome in found.outcomes if outcome.endpoint.primary]
+    assert [outcome.found.bound for outcome in primary] == [bound] * 2
+    assert all((o.estimate is None or o.estimate.low is None) == bool(bound) for o in primary)
+
+
 PSNR = {"plain": 24.0, "eq": 23.95, "pretrained": 22.0}
 
 
