@@ -45,6 +45,8 @@ from study.data.sources import check_source
 from study.grid import Grid, alignment, expand, network_of, read_profile, write_manifests
 
 INCEPTION_FEATURES = 2048
+FEW_SAMPLES = "smoke"
+"""The one profile whose distances may be of fewer images than twice the feature dimension."""
 SMALLEST_SIDE_WITH_DISCRIMINATOR = 32
 """A quarter of it, 8 pixels, is the smallest input of a PatchGAN with 2 x 2 outputs."""
 
@@ -186,18 +188,23 @@ def _check_count(
 ) -> None:
     """Images of a distance: twice the feature dimension, and not more than there are."""
     cell = config.cell
+    few = config.evaluation.allow_few_samples
+    if few and cell.profile != FEW_SAMPLES:
+        file = f"params/evaluation/{cell.evaluation}.yaml"
+        rule = f"must be false for profile {cell.profile}; only {FEW_SAMPLES} may be so small"
+        raise ConfigError(f"{file}: allow_few_samples = True: {rule}")
     count = getattr(getattr(config, section), field)
     given = f"params/profile/{cell.profile}.yaml: {section}.{field} = {count}"
     in_domain = config.evaluation.extractor is Extractor.in_domain
     networks = {item["role"]: item["network"] for item in selected["train_network"].values()}
     features = load_group(NetworkConfig, "network", networks[Role.extractor.value]).features
     least = 2 * (features if in_domain else INCEPTION_FEATURES)
-    if count < least and not config.evaluation.allow_few_samples:
+    if count < least and not few:
         raise ConfigError(f"{given}: must be at least {least}, twice the feature dimension")
-    there = load(PrepareData, cell.only("data")).prepare_data.validation_images
-    held_out = isinstance(config, EvaluateAutoencoder | ReferenceStatistics)
-    if held_out and there is not None and count > there:
-        raise ConfigError(f"{given}: must be at most prepare_data.validation_images {there}")
+    of = {"num_samples": None, "reconstructions": "train_images"}.get(field, "validation_images")
+    there = of and getattr(load(PrepareData, cell.only("data")).prepare_data, of)
+    if there is not None and count > there:
+        raise ConfigError(f"{given}: must be at most prepare_data.{of} {there}")
 
 
 def _check_training(

@@ -62,6 +62,18 @@ def refused() -> str:
             "num_images: 64, batch_size: 64, scales: [0.5], intrinsic_dimension_images: [64]",
             "at least 128",
         ),
+        (
+            "profile/laptop.yaml",
+            "reconstructions: 512",
+            "reconstructions: 6001",
+            "evaluate_generator.reconstructions = 6001: must be at most prepare_data.train_images",
+        ),
+        (
+            "evaluation/in_domain.yaml",
+            "allow_few_samples: false",
+            "allow_few_samples: true",
+            "allow_few_samples = True: must be false for profile laptop; only smoke may",
+        ),
         ("profile/laptop.yaml", "monitor_images: 64", "monitor_images: 9999", "at most"),
         ("profile/laptop.yaml", "lpips: null", "lpips: weights/none.pth", "no such file"),
         ("arm/eq.yaml", "after_quantisation: false", "after_quantisation: true", "family 'kl'"),

@@ -66,14 +66,15 @@ def test_gain_refuses_what_has_no_log_ratio(treatment: list[float], control: lis
         paired_gain(treatment, control)
 
 
-def test_the_interval_over_seeds_covers_the_gain():
+@pytest.mark.parametrize("n", [3, 5])
+def test_the_interval_over_seeds_covers_the_gain(n: int):
     rng = np.random.default_rng(0)
     covered = []
     for _ in range(2000):
         # Seeds differ by far more than arms do; pairing takes that out.
-        seeds = 0.5 * rng.normal(size=4)
-        control = np.exp(seeds + 0.02 * rng.normal(size=4))
-        treatment = 0.93 * np.exp(seeds + 0.03 * rng.normal(size=4))
+        seeds = 0.5 * rng.normal(size=n)
+        control = np.exp(seeds + 0.02 * rng.normal(size=n))
+        treatment = 0.93 * np.exp(seeds + 0.03 * rng.normal(size=n))
         gain = paired_gain(treatment.tolist(), control.tolist())
         assert gain.low is not None
         assert gain.high is not None

@@ -67,7 +67,7 @@ class Endpoint(Checked):
     """Arm; null for a correlation, which is over all arms."""
     control: str | None
     generator: str | None
-    """Null: autoencoders alone are compared."""
+    """Objective of the generators compared; null: autoencoders alone are."""
     scaling: str | None
     """Of the generator's latents; null without generator."""
     autoencoders: Autoencoders

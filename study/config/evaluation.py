@@ -168,7 +168,7 @@ class EvaluateGeneratorConfig(Checked):
     reconstructions: int
     """Training images whose reconstructions by the arm's own autoencoder are a second reference."""
     nearest_samples: int
-    """Samples of the last checkpoint, from the first, whose nearest training image is searched."""
+    """Samples of a checkpoint, from the first, whose nearest training image is searched."""
     precision: Precision
     """Of the generator and of decoding its samples."""
     compile: bool

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from study.config import TrainNetworkConfig
+from study.config import StudyError, TrainNetworkConfig
 from study.config.seeds import derive
 from study.data.store import to_float
 from study.evaluation.networks.in_domain import InDomainNetwork
@@ -40,7 +40,7 @@ def train_classifier(
         keeper: keeps the state on the way, and has that of an earlier start; None: nothing is kept.
 
     Raises:
-        RuntimeError: the loss is not finite.
+        StudyError: the loss is not finite.
     """
     device = next(network.parameters()).device
     optimiser = torch.optim.AdamW(
@@ -74,7 +74,7 @@ def train_classifier(
         total, since = total + float(loss.detach()), since + 1
         if since == max(1, config.steps // 50) or step + 1 == config.steps:
             if not math.isfinite(total):
-                raise RuntimeError(f"step {step}: loss = {total}: must be finite")
+                raise StudyError(f"step {step}: loss = {total}: must be finite")
             log(step + 1, {"loss": total / since})
             total, since = 0.0, 0
     network.eval()

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from study.evaluation.distances import Array, Statistics, frechet_distance, statistics
+from study.evaluation.distances import CPU, Array, Statistics, frechet_distance, statistics
 from study.evaluation.features import FeatureExtractor
 
 Images = NDArray[np.uint8]
@@ -79,7 +79,11 @@ def responses(
 
 
 def class_responses(
-    features: Array, labels: NDArray[np.integer], reference: Statistics, seed: int
+    features: Array,
+    labels: NDArray[np.integer],
+    reference: Statistics,
+    seed: int,
+    device: torch.device = CPU,
 ) -> Iterator[Response]:
     """Distance with ever more classes left out; grade 0 with all.
 
@@ -93,5 +97,5 @@ def class_responses(
     for grade, number in enumerate(kept):
         inside = np.flatnonzero(np.isin(labels, classes[:number]))
         chosen = rng.permutation(inside)[:n]
-        distance = frechet_distance(statistics(features[chosen]), reference)
+        distance = frechet_distance(statistics(features[chosen], device), reference, device)
         yield Response(f"classes_{grade}", distance, n)

@@ -70,7 +70,7 @@ def ruler(
     """
     seed = derive(0, "ruler")
     found = responses(extractor, images, train, size, seed)
-    classes = class_responses(held_out.vectors, labels, train, seed)
+    classes = class_responses(held_out.vectors, labels, train, seed, extractor.device)
     least = 2 * held_out.vectors.shape[1]
     for response in (*found, *classes):
         if response.n >= least:

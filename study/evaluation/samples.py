@@ -189,10 +189,12 @@ class SampleMeasures:
         sizes = ", ".join(map(str, self.extrapolated_from)) or "none, too few samples"
         kept, resamples = len(self.reference.train_features), self.config.bootstrap_samples
         spatial = len(self.reference.train_spatial.mean)
+        inception = self.reference.extractor == Extractor.inception.value
         return {
             "reference": self.reference.source,
             "held-out reference": f"{self.reference.held_out.count} held-out images",
             "extractor": self.reference.extractor,
+            "resize": "299 x 299, TensorFlow 1's bilinear" if inception else "none",
             "feature dimensions": f"{len(self.reference.train.mean)}, spatial {spatial}",
             "interval over samples": "for the expected distance at this n: the distance "
             f"± {INTERVAL} bootstrap standard errors, {resamples} resamples",

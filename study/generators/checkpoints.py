@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from study.config import BackboneConfig, GeneratorConfig, LatentSpec, Scaling, Weights
 from study.generators.objectives import build_objective
+from study.generators.repa import REPA
 
 
 @dataclass(kw_only=True, slots=True)
@@ -87,8 +88,8 @@ def load_generator(
     if file is None:
         rule = "needs a run with train_generator.raw_weights"
         raise FileNotFoundError(f"{folder}: weights = raw: {rule}")
-    if hasattr(objective, "features"):
-        objective.features = index.features  # pyright: ignore[reportAttributeAccessIssue]
+    if isinstance(objective, REPA):
+        objective.features = index.features
     network = objective.build(index.backbone, index.spec)
     network.load_state_dict(load_file(folder / file))
     return network.to(device).eval().requires_grad_(False)

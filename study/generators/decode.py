@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from study.autoencoders.models import Autoencoder
-from study.config import LatentSpec, Scaling
+from study.config import LatentSpec, Scaling, StudyError
 from study.data.store import to_uint8
 
 
@@ -24,8 +24,13 @@ def decode_batches(
 
     Yields:
         images, uint8 B 3 H W.
+
+    Raises:
+        StudyError: a latent is not finite, which no image shows.
     """
-    for batch in batches:
+    for number, batch in enumerate(batches):
+        if not bool(batch.isfinite().all()):
+            raise StudyError(f"samples, micro-batch {number}: a latent is not finite")
         if spec.discrete:
             yield to_uint8(autoencoder.decode_tokens(batch))
         else:

@@ -63,7 +63,8 @@ def claims_table(
         "Rules, written before the runs: `params/claims.yaml`. Effect: positive is better for the "
         "treatment, with Student-t interval over seeds; 95 % for the confirmatory claims, for "
         "the exploratory ones 95 % for all primary endpoints of a family together (Holm). Cost: "
-        "wall clock of all cells compared, however many claims share them. *Reproduced* would be "
+        "wall clock of all cells compared, however many claims share them. How the numbers were "
+        "made stands under the table of endpoints. *Reproduced* would be "
         "the paper's own model, data and FID of 50,000 samples.",
     ]
     return table
@@ -179,7 +180,8 @@ def _what(outcome: Outcome) -> str:
         text = f"speed-up to {text} at {endpoint.fraction:g} of the run"
     if endpoint.effect is Effect.correlation:
         text = f"correlation of {text} with {label(endpoint.against[-1].removesuffix('_*'))}"
-    return f"{generator(endpoint.generator)} {text}" if endpoint.generator else text
+    name = found.choices.get("generator", endpoint.generator)
+    return f"{generator(name)} {text}" if name else text
 
 
 def _comparison(outcome: Outcome) -> str:
@@ -232,10 +234,11 @@ def _scope(outcomes: list[Outcome], grid: dict[str, Any], cells: Cells) -> str:
         if stage == "train_generator"
     }
     for outcome in outcomes:
-        key = (outcome.found.choices["autoencoder"], outcome.endpoint.generator)
+        choices = outcome.found.choices
+        key = (choices["autoencoder"], choices.get("generator"))
         if key in trained:
+            name, _, target = generator(str(key[1])).partition(" ")
             size = trained[key]
-            name = generator(str(key[1]))
-            parts.append(f"{name}-{backbone(size)}" if size else name)
+            parts.append(f"{name}-{backbone(size)} {target}" if size else f"{name} {target}")
     parts += [ruler_name(o.found.metric) for o in outcomes]
-    return f"{grid['profile']}: {', '.join(dict.fromkeys(filter(None, parts)))}"
+    return f"{grid['profile']}: {', '.join(dict.fromkeys(p.strip() for p in parts if p))}"

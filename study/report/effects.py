@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from study.config.claims import Autoencoders, Better, Effect, Endpoint
+from study.report.names import objective
 from study.report.results import instances, where
 from study.report.speed import curves, in_steps
 from study.report.table import Row, table_rows
@@ -43,12 +44,12 @@ class Found:
 
 
 def find(endpoint: Endpoint, grid: dict[str, Any], results: pd.DataFrame) -> list[Found]:
-    """Effects of an endpoint, one entry per autoencoder that it is about; at least one."""
+    """Effects of an endpoint, one per autoencoder and generator it is about; at least one."""
     stage = "evaluate_generator" if endpoint.generator else "evaluate_autoencoder"
     rows = [
         row
         for row in table_rows(grid, stage)
-        if row.choices.get("generator") == endpoint.generator
+        if objective(row.choices.get("generator", "")) == (endpoint.generator or "")
         and row.choices.get("scaling") == endpoint.scaling
     ]
     kind = f"generator {endpoint.generator}" if endpoint.generator else "an autoencoder"
@@ -56,11 +57,11 @@ def find(endpoint: Endpoint, grid: dict[str, Any], results: pd.DataFrame) -> lis
         with_scaling = f" with scaling {endpoint.scaling}" if endpoint.scaling == "fixed" else ""
         return [Found(missing=[f"{kind}{with_scaling}"])]
     chosen = _autoencoders(endpoint.autoencoders, grid, results)
-    groups = [
-        [row for row in rows if row.choices["autoencoder"] == name]
-        for name in chosen
-        if any(row.choices["autoencoder"] == name for row in rows)
-    ]
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for name in chosen:
+        for row in rows:
+            if row.choices["autoencoder"] == name:
+                groups.setdefault((name, row.choices.get("generator", "")), []).append(row)
     if not groups:
         with_generator = f" with {kind}" if endpoint.generator else ""
         # The family of an autoencoder is known once one of its cells has run.
@@ -71,7 +72,7 @@ def find(endpoint: Endpoint, grid: dict[str, Any], results: pd.DataFrame) -> lis
     own = where(results, "stage", stage)
     every = [
         _correlated(endpoint, rows, results) if over_arms else _compared(endpoint, rows, own)
-        for rows in groups
+        for rows in groups.values()
     ]
     # Of several other autoencoders those that lack an arm say nothing about the rest.
     ran = [found for found in every if not found.missing]

@@ -97,7 +97,10 @@ AUTOENCODERS = {
 _TRANSFORMED = re.compile(r"transformed_(?P<measure>.+)_(?P<group>rotation|scale)")
 _MEANS = {"rotation": "turns", "scale": "scales"}
 _EXTRACTORS = {"inception": "Inception", "in_domain": "in-domain"}
-GENERATORS = {"dit": "DiT", "sit": "SiT", "repa": "REPA", "maskgit": "MaskGIT"}
+GENERATORS = {
+    **{"dit": "DiT", "sit": "SiT", "maskgit": "MaskGIT"},
+    **{"repa": "REPA (in-domain target)", "repa_dinov2": "REPA (DINOv2 target)"},
+}
 ARMS = (
     *("pretrained", "plain", "eq", "plain_low_resolution", "plain_decoder", "eq_paper"),
     *("eq_rotation", "eq_scale", "eq_anisotropic", "eq_probability_70", "eq_probability_30"),
@@ -146,6 +149,11 @@ def first_present(results: pd.DataFrame, metrics: tuple[str, ...]) -> str:
 def generator(name: str) -> str:
     """Display name of a generator."""
     return GENERATORS.get(name, name)
+
+
+def objective(name: str) -> str:
+    """Objective of a generator, with which its name begins."""
+    return name.partition("_")[0]
 
 
 def autoencoder(name: str) -> str:

@@ -22,8 +22,13 @@ from study.report.verdicts import judge
 from study.tracking import write_text
 
 _TEMPLATE = Path(__file__).with_name("report.md.j2")
-# Their protocol stands under their table.
-_IN_TABLES = ("evaluate_autoencoder", "evaluate_generator")
+_PROTOCOLS = {
+    "endpoints": ("evaluate_autoencoder", "evaluate_generator"),
+    **dict.fromkeys(("autoencoders", "equivariance", "transformed"), ("evaluate_autoencoder",)),
+    "fine_tuning": ("finetune_autoencoder",),
+    **dict.fromkeys(("generators", "sample_quality", "speed_up"), ("evaluate_generator",)),
+}
+"""Stages whose numbers a table holds; their protocol stands under it."""
 
 
 def render(grid: dict[str, Any], claims: list[Claim]) -> None:
@@ -55,9 +60,9 @@ def render(grid: dict[str, Any], claims: list[Claim]) -> None:
         "speed_up": speed_up_table(grid, results, cells),
         "costs": cost_table(grid, spent),
     }
-    tables["autoencoders"].notes += _protocol(cells, "evaluate_autoencoder")
-    for name in ("generators", "sample_quality"):
-        tables[name].notes += _protocol(cells, "evaluate_generator")
+    for name, stages in _PROTOCOLS.items():
+        for stage in stages if tables[name].shown else ():
+            tables[name].notes += _protocol(cells, stage)
     tables["costs"].notes += ["\n".join(_machines(cells))]
     for table in tables.values():
         table.write(folder / "tables")
@@ -90,7 +95,8 @@ def _report(
     engine = Environment(
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
-    stages = dict.fromkeys(stage for stage, _ in cells if stage not in _IN_TABLES)
+    in_tables = {stage for some in _PROTOCOLS.values() for stage in some}
+    stages = dict.fromkeys(stage for stage, _ in cells if stage not in in_tables)
     blocks = {stage: "\n".join(protocol_lines(cells, stage)) for stage in stages}
     values = {
         "profile": grid["profile"],
@@ -112,7 +118,8 @@ def _report(
 
 def _protocol(cells: Cells, stage: str) -> list[str]:
     lines = protocol_lines(cells, stage)
-    return ["Protocol:", "\n".join(lines)] if lines else []
+    head = f"<details>\n<summary>Protocol of <code>{stage}</code></summary>"
+    return [head, "\n".join(lines), "</details>"] if lines else []
 
 
 def _real_images(grid: dict[str, Any], root: Path) -> list[str]:

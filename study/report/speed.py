@@ -32,9 +32,12 @@ def curves(records: pd.DataFrame) -> dict[int, Curve]:
 def in_steps(
     treatment: dict[int, Curve], control: dict[int, Curve], fraction: float
 ) -> tuple[float, dict[int, tuple[Reach, Reach]]] | None:
-    """The threshold, and by seed when control and treatment reach it; None without either."""
+    """The threshold, and by seed when control and treatment reach it; None without either.
+
+    The threshold is of all the control's seeds, so that it is the same for every treatment.
+    """
     seeds = sorted(treatment.keys() & control.keys())
-    level = mean_level([control[seed] for seed in seeds], fraction) if seeds else None
+    level = mean_level([*control.values()], fraction) if seeds else None
     if level is None:
         return None
     return level, {
@@ -44,17 +47,19 @@ def in_steps(
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What a run costs in one unit."""
+    """What a run costs in one unit; None: not recorded."""
 
-    per_step: float
-    fine_tuning: float
-    pre_training: float
+    per_step: float | None
+    fine_tuning: float | None
+    pre_training: float | None
 
-    def at(self, moment: Reach, counted: str) -> Reach:
+    def at(self, moment: Reach, counted: str) -> Reach | None:
         """Cost by a moment; what is only bounded in steps is bounded likewise."""
-        extra = {"": 0.0, "_with_fine_tuning": self.fine_tuning}
-        fixed = extra.get(counted, self.fine_tuning + self.pre_training)
-        return Reach(fixed + self.per_step * moment.amount, moment.censored)
+        parts = {"": (), "_with_fine_tuning": (self.fine_tuning,)}
+        fixed = parts.get(counted, (self.fine_tuning, self.pre_training))
+        if self.per_step is None or None in fixed:
+            return None
+        return Reach(sum(filter(None, fixed), self.per_step * moment.amount), moment.censored)
 
 
 class Costs:
@@ -67,8 +72,8 @@ class Costs:
             key = (stage, *(content["cell"].get(name) for name in names))
             self.cells[key] = content
 
-    def of(self, choices: dict[str, str], seed: int, unit: str) -> Spent | None:
-        """Cost of a generator's run and of its autoencoder; None where it was not recorded."""
+    def of(self, choices: dict[str, str], seed: int, unit: str) -> Spent:
+        """Cost of a generator's run and of its autoencoder."""
         if unit == "steps":
             return Spent(1, 0, 0)
         ends = (choices.get("generator"), choices.get("scaling"))
@@ -80,9 +85,7 @@ class Costs:
         # An arm that trains nothing costs nothing; published weights were trained by others.
         fine = 0.0 if choices["arm"] == "pretrained" else _amount(tuned, _FINE, unit)
         pre = 0.0 if made is None else _amount(made, "pretrain_autoencoder", unit)
-        if not steps or whole is None or fine is None or pre is None:
-            return None
-        return Spent(whole / steps, fine, pre)
+        return Spent(None if whole is None or not steps else whole / steps, fine, pre)
 
     def _find(
         self, stage: str, choices: dict[str, str], seed: int, arm: str | None, *ends: str | None
@@ -142,7 +145,8 @@ def speed_up_table(grid: dict[str, Any], results: pd.DataFrame, cells: Cells) ->
         "curve does not cross the distance between its first and last checkpoint, so that the "
         "factor is bounded; nothing is extrapolated or left out.",
         "Steps are also images. + autoencoder: with fine-tuning and pre-training of either arm. "
-        "Seconds: of training where recorded, else of the whole stage.",
+        "FLOPs: three forward passes per training image, a discriminator left out. Seconds: of "
+        "training where recorded, else of the whole stage.",
     ]
     return table
 
@@ -152,14 +156,15 @@ def _moments(
 ) -> Iterator[tuple[str, tuple[list[Reach], list[Reach]] | None]]:
     for unit in UNITS:
         for counted in COUNTED if unit != "steps" else ("",):
-            control, treatment = [], []
-            for seed, (theirs, ours) in pairs.items():
-                base, own = (spent.of(r.choices, seed, unit) for r in (row.beside(CONTROL), row))
-                if base and own:
-                    control.append(base.at(theirs, counted))
-                    treatment.append(own.at(ours, counted))
-            whole = pairs and len(control) == len(pairs)
-            yield f"{unit}{counted}", (control, treatment) if whole else None
+            arms: list[list[Reach]] = []
+            for side, arm in enumerate((row.beside(CONTROL), row)):
+                moments = (
+                    spent.of(arm.choices, seed, unit).at(pair[side], counted)
+                    for seed, pair in pairs.items()
+                )
+                arms.append([moment for moment in moments if moment])
+            whole = pairs and all(len(moments) == len(pairs) for moments in arms)
+            yield f"{unit}{counted}", (arms[0], arms[1]) if whole else None
 
 
 def _put(table: Table, unit: str, found: SpeedUp | None, absent: str) -> None:

@@ -121,7 +121,8 @@ def quality_table(grid: dict[str, Any], results: pd.DataFrame) -> Table:
         "arm's generators can reach. n → ∞: linear fit in 1/n. Lower is better up to there; higher "
         "is better for the score, precision, recall, density and coverage. Nearest ratio: mean "
         "distance of samples to the nearest training image over that of held-out images, about 1 "
-        "for new images and towards 0 for copies.",
+        "for new images and towards 0 for copies. Those of earlier checkpoints are in "
+        "`results.csv`.",
     ]
     return table
 

@@ -48,6 +48,7 @@ def main(config: EvaluateGenerator, run: Run) -> None:
     for field in ("num_samples", "reconstructions"):
         require_samples(getattr(settings, field), dimension, config.evaluation, field)
     measures = SampleMeasures(reference, config.evaluation, device())
+    gallery = Gallery.load(paths.gallery(cell))
     labels = sample_labels(reference.class_counts, settings.num_samples)
     tokens = config.sampler.method in (SamplingMethod.confidence, SamplingMethod.halton)
     num_steps = settings.num_token_steps if tokens else settings.num_steps
@@ -72,10 +73,9 @@ def main(config: EvaluateGenerator, run: Run) -> None:
         features, shown = _features(extractor, decode(latents), kept)
         record = partial(_record, run, checkpoint.step, checkpoint.images_seen)
         record(measures.everything(features))
+        record(measures.nearest(features, thumbnails(shown[: settings.nearest_samples]), gallery))
         if checkpoint is index.checkpoints[-1]:
             record(measures.extrapolated(features))
-            small = thumbnails(shown[: settings.nearest_samples])
-            record(measures.nearest(features, small, Gallery.load(paths.gallery(cell))))
             record(_against_reconstructions(config, measures, features, decoder, extractor))
             grid = shown[: settings.grid_images].numpy()
             run.picture(grid, columns=max(1, int(settings.grid_images**0.5)))
@@ -99,6 +99,7 @@ def main(config: EvaluateGenerator, run: Run) -> None:
         "precision": settings.precision.value,
         "labels": "class frequencies of the training images",
         "scaling": index.scaling.value,
+        **({"alignment target": index.target} if index.target else {}),
         "reconstructions": f"{settings.reconstructions} training images, latents sampled",
         **measures.protocol(),
     }

@@ -6,7 +6,7 @@ import torch
 
 from study import paths
 from study.autoencoders.models import create_autoencoder
-from study.autoencoders.monitor import Views
+from study.autoencoders.monitor import Views, forward_gflop
 from study.autoencoders.train import train_autoencoder
 from study.command import device, place, stage
 from study.config.seeds import derive
@@ -27,7 +27,7 @@ def main(config: PretrainAutoencoder, run: Run) -> None:
     network = paths.network(cell, "perceptual")
     views = Views.load(training, network, store.images("validation"), device())
     with run.keeper as keeper:
-        train_autoencoder(
+        work = train_autoencoder(
             autoencoder,
             store.images("train"),
             training,
@@ -38,6 +38,8 @@ def main(config: PretrainAutoencoder, run: Run) -> None:
             partial(track, total=training.steps, description="autoencoder"),
             keeper,
         )
+    encoder, decoder = forward_gflop(autoencoder, store.images("train").shape[-1])
+    run.cost("gflop_per_image", 3 * (work.encoded * encoder + work.decoded * decoder))
     run.protocol = {"perceptual distance": views.name}
     autoencoder.save(run.output())
 

@@ -10,6 +10,7 @@ from study.data.store import PixelStore
 from study.generators.objectives import build_objective
 from study.generators.targets import load_target
 from study.generators.train import train_generator
+from study.generators.work import training_gflop
 from study.latents import LatentCache
 from study.progress import track
 from study.tracking import Run
@@ -24,9 +25,10 @@ def main(config: TrainGenerator, run: Run) -> None:
     if isinstance(config.generator, REPAConfig):
         target = load_target(config.generator, paths.network(cell, "target"), device())
         images = PixelStore(paths.store(cell)).images("train")
+    objective = build_objective(config.generator, target)
     train_generator(
         run.output(),
-        build_objective(config.generator, target),
+        objective,
         cache,
         images,
         config.backbone,
@@ -37,6 +39,8 @@ def main(config: TrainGenerator, run: Run) -> None:
         run.log,
         partial(track, total=config.train_generator.steps, description=cell.generator or ""),
     )
+    work = training_gflop(objective, config.backbone, cache.spec, device())
+    run.cost("gflop_per_image", work)
 
 
 if __name__ == "__main__":

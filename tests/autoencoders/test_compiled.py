@@ -1,4 +1,4 @@
-"""Compiled networks train as they are written, and their code does not depend on what came first."""
+"""Compiled networks train as they are written, whichever size comes first."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path

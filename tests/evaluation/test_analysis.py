@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from study.autoencoders.models import Autoencoder
-from study.config import ConfigError, EvaluateAutoencoderConfig, Family
+from study.config import ConfigError, EvaluateAutoencoderConfig, Family, StudyError
 from study.data.store import to_float, to_uint8
 from study.evaluation.analysis import Analysis, analyse
 from study.evaluation.comparison import Judges
@@ -157,7 +157,7 @@ def test_the_batch_with_a_latent_that_is_not_finite_is_named(
     images = rng.integers(100, 155, (16, 3, 16, 16), dtype=np.uint8)
     images[13] = 0
     made = autoencoder_of(1, lambda x: (1 + x).log(), lambda z: z.exp() - 1)
-    with pytest.raises(RuntimeError, match=r"^batch 2: a latent is not finite$"):
+    with pytest.raises(StudyError, match=r"^batch 2: a latent is not finite$"):
         analyse(made, images, settings)
 
 

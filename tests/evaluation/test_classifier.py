@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from study.config import TrainNetworkConfig
+from study.config import StudyError, TrainNetworkConfig
 from study.evaluation.classifier import _augment, accuracy, train_classifier
 from study.evaluation.networks.in_domain import InDomainNetwork, build_network
 
@@ -67,7 +67,7 @@ def test_a_loss_that_is_not_finite_ends_training(shades: tuple[np.ndarray, np.nd
     network = build_network("plain", [4, 8], 8, 2)
     with torch.no_grad():
         network.classify.weight.fill_(torch.nan)
-    with pytest.raises(RuntimeError, match="step 0: loss = nan: must be finite"):
+    with pytest.raises(StudyError, match="step 0: loss = nan: must be finite"):
         train_classifier(network, *shades, CONFIG, 0, lambda *_: None)
 
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from study.config import StudyError
 from study.data.store import to_float
 from study.evaluation.comparison import Comparison, Judges, Measured
 from study.evaluation.distances import frechet_distance, statistics
@@ -86,5 +87,5 @@ def test_a_feature_that_is_not_finite_is_refused(
     network.embed.bias.fill_(torch.inf)
     comparison = Comparison(replace(judges, perceptual=None))
     comparison.add(x, x)
-    with pytest.raises(RuntimeError, match=r"^in_domain: a feature is not finite$"):
+    with pytest.raises(StudyError, match=r"^in_domain: a feature is not finite$"):
         list(comparison.results())

@@ -4,6 +4,7 @@ import torch
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
 
+from study.config import StudyError
 from study.evaluation.distances import (
     Statistics,
     extrapolated_distance,
@@ -73,12 +74,12 @@ def test_statistics_are_numpys_in_double_precision(rng: np.random.Generator) -> 
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_fewer_than_two_features_are_refused(count: int) -> None:
-    with pytest.raises(RuntimeError, match=f"{count} features: must be at least 2"):
+    with pytest.raises(StudyError, match=f"{count} features: must be at least 2"):
         statistics(np.zeros((count, 4)))
 
 
 def test_identical_features_have_no_statistics() -> None:
-    with pytest.raises(RuntimeError, match="10 features are all identical"):
+    with pytest.raises(StudyError, match="10 features are all identical"):
         statistics(np.ones((10, 4)))
 
 
@@ -93,6 +94,13 @@ def test_kernel_distance_equals_torch_fidelitys(rng: np.random.Generator) -> Non
         verbose=False,
     )["kernel_inception_distance_mean"]
     assert kernel_distance(ours, theirs, 20, 3) == pytest.approx(expected, rel=1e-12)
+
+
+def test_kernel_distance_of_single_precision_is_that_of_double(rng: np.random.Generator) -> None:
+    # Features that hardly differ: in single precision 1e-7 of the kernel's 1 would be a tenth.
+    ours, theirs = 1e-3 * rng.normal(size=(2, 60, 8)).astype(np.float32)
+    expected = kernel_distance(ours.astype(float), theirs.astype(float), 20, 0)
+    assert kernel_distance(ours, theirs, 20, 0) == pytest.approx(expected, rel=1e-9)
 
 
 def test_kernel_distance_of_whole_sets_is_the_unbiased_estimate(rng: np.random.Generator) -> None:

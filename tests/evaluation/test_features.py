@@ -9,7 +9,7 @@ from torch.nn import functional
 from torch_fidelity import feature_extractor_inceptionv3 as fidelity
 
 from study import paths
-from study.config import ConfigError, EvaluationConfig, Extractor, NetworkConfig, Role
+from study.config import ConfigError, EvaluationConfig, Extractor, NetworkConfig, Role, StudyError
 from study.data.store import to_float
 from study.evaluation.features import FeatureExtractor, load_extractor
 from study.evaluation.networks.in_domain import InDomainNetwork, save_network
@@ -87,7 +87,7 @@ def test_spatial_features_see_where_vectors_do_not(
 
 
 def test_an_empty_set_is_refused(extractor: FeatureExtractor) -> None:
-    with pytest.raises(RuntimeError, match="features of no image"):
+    with pytest.raises(StudyError, match="features of no image"):
         extractor.all([])
 
 
@@ -96,7 +96,7 @@ def test_a_feature_that_is_not_finite_is_refused(
 ) -> None:
     assert network.embed.bias is not None
     network.embed.bias.fill_(torch.inf)
-    with pytest.raises(RuntimeError, match="in_domain: a feature is not finite"):
+    with pytest.raises(StudyError, match="in_domain: a feature is not finite"):
         extractor.all([torch.from_numpy(images)])
 
 

@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from study.config import StudyError
 from study.evaluation.intrinsic_dimension import two_nn
 
 
@@ -85,17 +86,17 @@ def test_the_fit_leaves_out_the_largest_ratios() -> None:
 @pytest.mark.parametrize("count", [0, 1, 2])
 def test_fewer_than_three_distinct_points_are_refused(count: int) -> None:
     points = torch.arange(count, dtype=torch.float32).view(-1, 1).repeat(5, 4)
-    with pytest.raises(RuntimeError, match=f"^{count} distinct points: must be at least 3"):
+    with pytest.raises(StudyError, match=f"^{count} distinct points: must be at least 3"):
         two_nn(points)
 
 
 def test_a_value_that_is_not_finite_is_refused(rng: torch.Generator) -> None:
     points = normal(rng, 10, 3)
     points[4, 1] = torch.nan
-    with pytest.raises(RuntimeError, match=r"^intrinsic dimension of 10 points: .* finite$"):
+    with pytest.raises(StudyError, match=r"^intrinsic dimension of 10 points: .* finite$"):
         two_nn(points)
 
 
 def test_points_on_a_grid_have_no_ratios() -> None:
-    with pytest.raises(RuntimeError, match="two nearest neighbours are equally far"):
+    with pytest.raises(StudyError, match="two nearest neighbours are equally far"):
         two_nn(torch.arange(4.0)[:, None], discarded=0.5)

@@ -3,6 +3,7 @@ import pytest
 import torch
 from torch_fidelity.metric_prc import prc_features_to_metric
 
+from study.config import StudyError
 from study.evaluation import neighbours
 from study.evaluation.neighbours import (
     RealManifold,
@@ -92,7 +93,7 @@ def test_k_is_lowered_where_there_are_few_images() -> None:
 
 
 def test_one_image_has_no_neighbours() -> None:
-    with pytest.raises(RuntimeError, match="1 features: must be at least 2"):
+    with pytest.raises(StudyError, match="1 features: must be at least 2"):
         RealManifold(np.zeros((1, 2)))
 
 

@@ -107,6 +107,16 @@ def test_inceptions_own_score_has_its_own_name(reference: Reference) -> None:
     assert "inception_score" in {result.metric for result in found}
 
 
+@pytest.mark.parametrize(("extractor", "resize"), [("inception", "299 x 299"), ("in_domain", "no")])
+def test_the_protocol_says_how_images_were_resized(
+    reference: Reference, extractor: str, resize: str
+) -> None:
+    reference.extractor = extractor
+    protocol = SampleMeasures(reference, CONFIG, CPU).protocol()
+    assert str(protocol["resize"]).startswith(resize)
+    assert protocol["extractor"] == extractor
+
+
 def test_held_out_images_take_the_place_of_samples_for_the_floor(
     measures: SampleMeasures, reference: Reference
 ) -> None:

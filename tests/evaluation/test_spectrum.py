@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from study.config import StudyError
 from study.evaluation.spectrum import Spectrum, radial_spectrum, spectral_slope
 
 
@@ -136,26 +137,26 @@ def test_a_cosine_is_high_beyond_half_of_nyquist(rows: int, columns: int, share:
 
 @pytest.mark.parametrize("shape", [(2, 1, 8, 16), (2, 1, 3, 3), (8, 8)])
 def test_maps_that_are_not_square_or_too_small_are_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(RuntimeError, match=r"^spectrum of maps \(.*\): must be B C S S .* 4$"):
+    with pytest.raises(StudyError, match=r"^spectrum of maps \(.*\): must be B C S S .* 4$"):
         radial_spectrum(torch.zeros(shape))
 
 
 def test_maps_of_another_side_are_refused() -> None:
     spectrum = Spectrum()
     spectrum.add(torch.zeros(1, 1, 8, 8))
-    with pytest.raises(RuntimeError, match=r"^spectrum of maps \(1, 1, 4, 4\): side must be 8$"):
+    with pytest.raises(StudyError, match=r"^spectrum of maps \(1, 1, 4, 4\): side must be 8$"):
         spectrum.add(torch.zeros(1, 1, 4, 4))
 
 
 def test_no_maps_have_no_spectrum() -> None:
-    with pytest.raises(RuntimeError, match="add a batch first"):
+    with pytest.raises(StudyError, match="add a batch first"):
         Spectrum().power()
 
 
 def test_constant_maps_have_neither_slope_nor_share() -> None:
     spectrum = Spectrum()
     spectrum.add(torch.ones(2, 1, 8, 8))
-    with pytest.raises(RuntimeError, match="power must be positive"):
+    with pytest.raises(StudyError, match="power must be positive"):
         spectrum.slope()
-    with pytest.raises(RuntimeError, match="constant maps"):
+    with pytest.raises(StudyError, match="constant maps"):
         spectrum.high_frequency_share()

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from study.autoencoders.models import Autoencoder
+from study.config import StudyError
 from study.data.store import to_float
 from study.equivariance import EquivarianceError
 from study.evaluation.comparison import Judges
@@ -278,5 +279,5 @@ def test_where_something_is_not_finite_is_named(autoencoder_of: MakeOf, images: 
     made = autoencoder_of(
         1, lambda x: x / (x[:, :, :1, :1] < 1).float(), lambda z: z.nan_to_num(0, 0, 0)
     )
-    with pytest.raises(RuntimeError, match=r"^batch, turn_90: a latent is not finite$"):
+    with pytest.raises(StudyError, match=r"^batch, turn_90: a latent is not finite$"):
         measure(made, bright, [])

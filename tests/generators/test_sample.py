@@ -96,6 +96,15 @@ def test_samples_do_not_depend_on_the_micro_batch(
         same(sample(generator, method, micro_batch_size=size), whole)
 
 
+def test_adaptive_samples_depend_on_the_micro_batch_within_their_tolerance(
+    sample: Callable[..., Tensor],
+) -> None:
+    whole = sample("sit", "dopri5", micro_batch_size=7)
+    for size in (1, 3, 20):
+        error = (sample("sit", "dopri5", micro_batch_size=size) - whole).abs().max()
+        assert error < 1e-3 * whole.abs().max()
+
+
 @pytest.mark.parametrize(("generator", "method"), METHODS)
 def test_a_sample_depends_on_its_index_and_the_seed(
     sample: Callable[..., Tensor], generator: str, method: str
@@ -118,7 +127,7 @@ def test_temperature_matters(sample: Callable[..., Tensor], method: str) -> None
     assert not torch.equal(sample("maskgit", method), cold)
 
 
-@pytest.mark.parametrize(("generator", "method"), METHODS)
+@pytest.mark.parametrize(("generator", "method"), [*METHODS, ("sit", "dopri5")])
 def test_processes_share_the_work_of_one_bit_for_bit(
     sample: Callable[..., Tensor], generator: str, method: str
 ) -> None:
@@ -126,6 +135,27 @@ def test_processes_share_the_work_of_one_bit_for_bit(
     parts = [sample(generator, method, count=10, process=p, num_processes=2) for p in (0, 1)]
     assert torch.equal(parts[0], torch.cat([whole[0], whole[2]]))
     assert torch.equal(parts[1], whole[1])
+
+
+@pytest.mark.parametrize("count", [1, 4, 7, 8])
+def test_every_micro_batch_has_the_full_size(
+    count: int,
+    as_module: Callable[[Callable[..., Tensor]], nn.Module],
+    make_sampler: MakeSampler,
+    generators: dict[str, GeneratorConfig],
+    spec: LatentSpec,
+) -> None:
+    sizes: list[int] = []
+
+    def network(x: Tensor, t: Tensor, labels: Tensor) -> Tensor:
+        sizes.append(len(x))
+        return torch.zeros_like(x)
+
+    objective, labels = build_objective(generators["sit"]), np.zeros(count, dtype=np.int64)
+    sampler = make_sampler("euler")
+    batches = sample_batches(as_module(network), objective, spec, labels, sampler, 1, 4, 0, CPU)
+    assert sum(map(len, batches)) == count
+    assert sizes == [4] * -(-count // 4)
 
 
 @pytest.mark.parametrize(("generator", "method"), METHODS)

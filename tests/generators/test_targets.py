@@ -103,6 +103,8 @@ def test_dinov2_gives_normalised_patch_tokens_of_the_resized_image(
     tokens = target.tokens(pixels, 4)
     assert tokens.shape == (2, 16, 24)
     assert seen[0].shape == (2, 3, 4 * 14, 4 * 14)
+    # The first token is the image's, not a patch's.
+    assert torch.equal(tokens, target.model.forward_features(seen[0])[:, 1:])
     # The last layer's norm: every token has mean 0 and variance 1 for fresh weights.
     torch.testing.assert_close(tokens.mean(2), torch.zeros(2, 16), atol=1e-4, rtol=0)
     torch.testing.assert_close(tokens.var(2, correction=0), torch.ones(2, 16), atol=1e-2, rtol=0)

@@ -66,6 +66,29 @@ def test_results_have_the_documented_columns_and_a_distance_for_every_generator(
     assert measured == set(smoke.yaml("params/study.yaml")["evaluate_generator"])
 
 
+def test_copies_are_searched_for_at_every_checkpoint(smoke: Clone):
+    with (smoke.root / "reports/smoke/results.csv").open(newline="") as file:
+        rows = [r for r in csv.DictReader(file) if r["stage"] == "evaluate_generator"]
+    steps = {
+        metric: sorted((*row.values(),)[:10] for row in rows if row["metric"] == metric)
+        for metric in ("fd_in_domain", "nearest_ratio_in_domain", "nearest_ratio_pixels")
+    }
+    assert len({row[-1] for row in steps["fd_in_domain"]}) > 1
+    assert steps["nearest_ratio_in_domain"] == steps["fd_in_domain"]
+    assert steps["nearest_ratio_pixels"] == steps["fd_in_domain"]
+
+
+def test_the_speed_up_has_every_cost(smoke: Clone):
+    with (smoke.root / "reports/smoke/tables/speed_up.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["fraction"] == "1.0"]
+    assert rows
+    parts = ("", "_with_fine_tuning", "_with_autoencoder")
+    units = ["steps", *(unit + part for unit in ("images", "gflop", "seconds") for part in parts)]
+    for row in rows:
+        # A factor, or nothing where the curves of two checkpoints bound none.
+        assert {row[unit] for unit in units} & {"not recorded", "not run"} == set()
+
+
 def test_every_metric_that_claims_are_judged_by_is_measured(smoke: Clone):
     with (smoke.root / "reports/smoke/results.csv").open(newline="") as file:
         measured = {row["metric"] for row in csv.DictReader(file)}

@@ -86,6 +86,41 @@ def test_the_first_lines_say_what_the_profile_is(rendered: tuple[dict[str, Any],
     assert f"- `evaluate_generator@{_missing(study)}`" in text
 
 
+@pytest.mark.parametrize(
+    ("table", "stage"),
+    [
+        ("endpoints", "evaluate_autoencoder"),
+        ("endpoints", "evaluate_generator"),
+        ("autoencoders", "evaluate_autoencoder"),
+        ("equivariance", "evaluate_autoencoder"),
+        ("transformed", "evaluate_autoencoder"),
+        ("fine_tuning", "finetune_autoencoder"),
+        ("generators", "evaluate_generator"),
+        ("sample_quality", "evaluate_generator"),
+        ("speed_up", "evaluate_generator"),
+    ],
+)
+def test_the_protocol_stands_under_every_table_of_measurements(
+    table: str, stage: str, rendered: tuple[dict[str, Any], Path]
+):
+    text = (rendered[1] / "reports/laptop/tables" / f"{table}.md").read_text()
+    _, found, rest = text.partition(f"Protocol of <code>{stage}</code>")
+    assert found
+    assert rest.index("- extractor: in_domain") < rest.index("</details>")
+    report = (rendered[1] / "reports/laptop/report.md").read_text()
+    assert text.strip() in report
+
+
+def test_both_tables_of_verdicts_are_printed(rendered: tuple[dict[str, Any], Path]):
+    report = (rendered[1] / "reports/laptop/report.md").read_text()
+    claims = report.partition("## Claims\n")[2].partition("## Autoencoders")[0]
+    for claim in CLAIMS:
+        assert f"| {claim.number} " in claims
+        assert claim.claim in claims
+    primary = [e for claim in CLAIMS for e in claim.endpoints if e.primary]
+    assert claims.count("| primary ") == len(primary)
+
+
 def test_links_of_the_report_exist(rendered: tuple[dict[str, Any], Path]):
     folder = rendered[1] / "reports" / "laptop"
     links = [part.split(")")[0] for part in (folder / "report.md").read_text().split("](")[1:]]

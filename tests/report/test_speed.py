@@ -8,7 +8,7 @@ from synthetic import grid, record, write_instance, write_tree
 from study import paths
 from study.config import Cell
 from study.report.results import collect, read
-from study.report.speed import Costs, Spent, speed_up_table
+from study.report.speed import COUNTED, Costs, Spent, speed_up_table
 from study.statistics import Reach
 
 STEPS = [75, 150, 300, 600]
@@ -91,26 +91,64 @@ def test_costs_count_the_autoencoder_where_they_say_so(root: Path) -> None:
     costs = Costs(cells)
     assert costs.of(row, 0, "steps") == Spent(1, 0, 0)
     assert costs.of(row, 0, "images") == Spent(64, 600 * 64, 0)
-    # Not recorded for generators, so that nothing is said.
-    assert costs.of(row, 0, "gflop") is None
+    assert costs.of(row, 0, "gflop") == Spent(3.0 * 64, 30.0 * 600 * 64, 0)
     seconds = costs.of(row, 0, "seconds")
-    assert seconds is not None
     own = cells["train_generator", "laptop-shapes-small_kl-eq-0-sit-standardised"]["cost"]
-    assert seconds == pytest.approx(Spent(own["seconds"] / 600, 90.0, 0))
-    assert costs.of(row | {"arm": "pretrained"}, 0, "images") is None
+    assert seconds == Spent(pytest.approx(own["seconds"] / 600), 90.0, 0)  # type: ignore[arg-type]
+    # No generator was trained on this arm, which trains nothing itself.
+    assert costs.of(row | {"arm": "pretrained"}, 0, "images") == Spent(None, 0, 0)
 
 
-def test_work_is_counted_once_it_is_recorded(root: Path) -> None:
+def test_pre_training_is_counted_for_the_arm_that_trains_nothing_too(root: Path) -> None:
+    plan = plan_of(2)
+    cell = Cell(profile="laptop", data="shapes", autoencoder="small_kl", seed=0)
+    choices = {"autoencoder": "small_kl", "data": "shapes", "seed": 0}
+    plan["pretrain_autoencoder"] = {cell.instance: choices}
+    write_instance("pretrain_autoencoder", cell.instance, cell, [])
+    row = {"data": "shapes", "autoencoder": "small_kl", "arm": "pretrained"}
+    row |= {"generator": "sit", "scaling": "standardised"}
+    costs = Costs(read(plan, root))
+    assert costs.of(row, 0, "images") == Spent(None, 0, 600 * 64)
+    # Its work was not recorded.
+    assert costs.of(row | {"arm": "eq"}, 0, "gflop") == Spent(3.0 * 64, 30.0 * 600 * 64, None)
+
+
+def test_the_threshold_is_of_all_seeds_of_the_control(root: Path) -> None:
+    plan = plan_of(2)
+    whole = rows_of(plan, root)
+    for path in (root / "evaluate_generator").glob("*eq-2-sit*.json"):
+        path.unlink()
+    fewer = rows_of(plan, root)
+    for fraction, (_, numbers) in fewer.items():
+        assert numbers["threshold"] == whole[fraction][1]["threshold"]
+        assert len(str(numbers["steps_seeds"]).split()) == 2
+
+
+def test_what_is_not_recorded_leaves_the_other_costs_alone(root: Path) -> None:
+    plan = plan_of(2)
+    for path in (root / "finetune_autoencoder").glob("*small_kl-eq-1.json"):
+        content = json.loads(path.read_text())
+        del content["cost"]["gflop_per_image"]
+        path.write_text(json.dumps(content))
+    shown, numbers = rows_of(plan, root)[0.5]
+    assert numbers["gflop"] == pytest.approx(2, rel=0.01)
+    assert numbers["gflop_with_fine_tuning"] == "not recorded"
+    assert shown["FLOPs + autoencoder"] == "not recorded"
+    assert numbers["images_with_autoencoder"] == numbers["images_with_fine_tuning"]
+
+
+def test_fine_tuning_of_both_arms_brings_the_factor_nearer_to_1(root: Path) -> None:
     plan = plan_of(2)
     for path in (root / "train_generator").glob("*.json"):
         content = json.loads(path.read_text())
-        content["cost"] |= {"gflop_per_image": 3.0, "training_seconds": 60.0}
+        content["cost"] |= {"training_seconds": 60.0}
         path.write_text(json.dumps(content))
     shown, numbers = rows_of(plan, root)[0.5]
     assert numbers["gflop"] == pytest.approx(numbers["steps"])
     assert shown["FLOPs"] == shown["Steps"]
-    # Fine-tuning of both arms costs the same here, which brings the factor nearer to 1.
-    assert 1 < numbers["gflop_with_autoencoder"] < numbers["gflop"]
+    assert numbers["images"] == pytest.approx(numbers["steps"])
+    for unit in ("images", "gflop", "seconds"):
+        assert 0 < numbers[f"{unit}_with_autoencoder"] < numbers[unit]
     assert 1 < numbers["seconds_with_fine_tuning"] < numbers["seconds"]
 
 
@@ -119,3 +157,17 @@ def test_work_is_counted_once_it_is_recorded(root: Path) -> None:
 )
 def test_a_moment_costs_its_steps_and_what_went_before(counted: str, amount: float) -> None:
     assert Spent(2, 7, 3).at(Reach(10, "after"), counted) == (amount, "after")
+
+
+@pytest.mark.parametrize(
+    ("spent", "known"),
+    [
+        (Spent(None, 7, 3), []),
+        (Spent(2, None, 3), [""]),
+        (Spent(2, 7, None), ["", "_with_fine_tuning"]),
+    ],
+)
+def test_a_part_that_is_not_recorded_is_missed_where_it_counts(
+    spent: Spent, known: list[str]
+) -> None:
+    assert [counted for counted in COUNTED if spent.at(Reach(10), counted)] == known

@@ -8,8 +8,9 @@ import pytest
 from synthetic import grid, write_tree
 
 from study import paths
+from study.config import AlignmentTarget, REPAConfig, choices, generator_group
 from study.report.findings import measurement
-from study.report.names import count, label
+from study.report.names import count, generator, label, objective
 from study.report.results import collect, costs
 from study.report.table import Table
 from study.report.tables import autoencoder_table, cost_table, generator_table, quality_table
@@ -141,6 +142,16 @@ def test_names_carry_the_number_of_images(root: Path):
     assert label("psnr_db", [512]) == "PSNR [dB]"
 
 
+@pytest.mark.parametrize("name", choices("generator"))
+def test_a_generators_name_begins_with_its_objective_and_shows_repas_target(name: str):
+    config = generator_group(name)
+    assert objective(name) == config.objective.value
+    if isinstance(config, REPAConfig):
+        own = config.target is AlignmentTarget.in_domain
+        shown = "in-domain" if own else "DINOv2"
+        assert generator(name) == f"REPA ({shown} target)"
+
+
 def test_a_missing_cell_renders_as_not_run(root: Path):
     study = grid([0])
     write_tree(study)
@@ -149,14 +160,14 @@ def test_a_missing_cell_renders_as_not_run(root: Path):
     drop(root, "train_network", "laptop")
     results, spent = collect(study, root), costs(study, root)
     missing = {"autoencoder": "small_vq", "arm": "eq"}
-    for table, choices in (
+    for table, chosen in (
         (generator_table(study, results), {"generator": "dit", "arm": "plain"}),
         (autoencoder_table(study, results), missing),
         (equivariance_table(study, results), missing),
         (transformed_table(study, results), missing),
         (cost_table(study, spent), {"stage": "train_network"}),
     ):
-        shown, numbers = row_of(table, **choices)
+        shown, numbers = row_of(table, **chosen)
         assert list(shown.values()).count("not run") >= 3
         named = {"Generator", "Autoencoder", "Arm", "Stage"}
         named |= {"Latents", "Resampling", "Over", "Measure"}

@@ -108,6 +108,25 @@ def test_seeds_that_only_one_arm_has_are_left_out(root: Path) -> None:
     assert list(verdict_of(plan, root, 3).outcomes[0].found.values) == [0, 2]
 
 
+@pytest.mark.parametrize("both", [False, True])
+def test_a_generator_is_found_by_its_objective(root: Path, both: bool) -> None:
+    gains = [0.1, 0.11, 0.09]
+    plan = study(gains, "repa")
+    for path in (root / "reports/laptop/metrics/evaluate_generator").glob("*-repa-*.json"):
+        content = json.loads(path.read_text())
+        cell = replace(Cell(**content["cell"]), generator="repa_dinov2")
+        write_instance("evaluate_generator", cell.instance, cell, content["records"])
+        if not both:
+            path.unlink()
+            del plan["evaluate_generator"][content["instance"]]
+        choices = {k: v for k, v in content["cell"].items() if v is not None}
+        plan["evaluate_generator"][cell.instance] = choices | {"generator": "repa_dinov2"}
+    found = verdict_of(plan, root, 15)
+    assert found.verdict is Verdict.supported
+    first = [o.found.choices["generator"] for o in found.outcomes if o.endpoint.primary]
+    assert first == (["repa", "repa_dinov2"] if both else ["repa_dinov2"])
+
+
 def test_what_has_not_run_is_named(root: Path) -> None:
     plan = study([0.1, 0.1])
     missing = {n: verdict_of(plan, root, n) for n in (5, 7, 10, 13, 14, 18)}
@@ -139,6 +158,36 @@ def test_a_secondary_endpoint_decides_nothing(root: Path) -> None:
     assert found.outcomes[1].verdict is Verdict.not_run
     assert not found.outcomes[1].endpoint.primary
     assert found.verdict is Verdict.supported
+
+
+@pytest.mark.parametrize(
+    ("factor", "bound", "verdict"),
+    [
+        (1.5, "", Verdict.supported),
+        (0.6, "", Verdict.opposite),
+        # Already there at its first checkpoint, or never there: no interval, so no verdict.
+        (1000, "at least", Verdict.undecided),
+        (0.01, "at most", Verdict.undecided),
+    ],
+)
+def test_a_speed_up_that_is_only_bounded_decides_nothing(
+    root: Path, factor: float, bound: str, verdict: Verdict
+) -> None:
+    plan = grid([0, 1, 2])
+    for instance, choices in plan["evaluate_generator"].items():
+        cell = Cell(**choices)
+        speed = (factor if cell.arm == "eq" else 1) * (1 + 0.002 * (cell.seed or 0))
+        rows = [
+            record("fd_in_domain", 100 * (speed * step) ** -0.5, 1000) | {"step": step}
+            for step in STEPS
+        ]
+        write_instance("evaluate_generator", instance, cell, rows)
+    _autoencoders(plan, {})
+    found = verdict_of(plan, root, 16)
+    assert found.verdict is verdict
+    primary = [outcome for outcome in found.outcomes if outcome.endpoint.primary]
+    assert [outcome.found.bound for outcome in primary] == [bound] * 2
+    assert all((o.estimate is None or o.estimate.low is None) == bool(bound) for o in primary)
 
 
 PSNR = {"plain": 24.0, "eq": 23.95, "pretrained": 22.0}
