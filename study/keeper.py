@@ -9,7 +9,8 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,8 @@ State = dict[str, Any]
 """Tensors, numbers, strings, and lists and dictionaries of them: what `weights_only` reads."""
 
 GENERATIONS = 2
+_SHARE = 20
+"""Between two saves passes at least this many times what a save takes."""
 _GRACE_S = 10
 """Time for a loop to keep its state after SIGTERM, before the process ends in any case."""
 
@@ -35,7 +38,7 @@ class Keeper:
 
     Args:
         folder: where; None: nothing is kept.
-        every_s: seconds between two saves.
+        every_s: seconds between two saves, more where a save takes long; 0: save whenever asked.
         extra: joined to every state under `run`, and handed to `resume` when one is found.
         resume: takes back what `extra` gave.
     """
@@ -47,7 +50,7 @@ class Keeper:
         extra: Callable[[], State] = dict,
         resume: Callable[[State], None] = lambda state: None,
     ) -> None:
-        self.folder, self.every_s = folder, every_s
+        self.folder, self.wait = folder, every_s
         self.extra, self.resume = extra, resume
         self.last = time.monotonic()
 
@@ -82,7 +85,7 @@ class Keeper:
     @property
     def due(self) -> bool:
         """Whether it is time to save: the interval has passed, or the process shall end."""
-        return self.folder is not None and (_stop or time.monotonic() - self.last >= self.every_s)
+        return self.folder is not None and (_stop or time.monotonic() - self.last >= self.wait)
 
     def save(self, state: State) -> None:
         """Keep a state; ends the process afterwards if that was asked for."""
@@ -90,24 +93,42 @@ class Keeper:
 
         if self.folder is None:
             return
+        began = time.monotonic()
         self.folder.mkdir(parents=True, exist_ok=True)
         files = self._files()
         number = int(files[-1].stem.partition("-")[2]) + 1 if files else 0
-        partial = self.folder / "state.partial"
-        with partial.open("wb") as stream:
-            torch.save({**state, "run": self.extra()}, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(self.folder / f"state-{number:08d}.pt")
+        with complete(self.folder / f"state-{number:08d}.pt") as partial:
+            torch.save({**state, "run": self.extra()}, partial)
         for old in self._files()[:-GENERATIONS]:
             old.unlink()
         self.last = time.monotonic()
+        if self.wait:
+            self.wait = max(self.wait, _SHARE * (self.last - began))
         if _stop:
             sys.exit(128 + signal.SIGTERM)
 
     def last_state(self) -> Path | None:
         """File of the newest state."""
         return next(iter(reversed(self._files())), None)
+
+    def place(self, folder: Path) -> Path:
+        """Where to write what is whole before the stage is; `folder` if nothing is kept."""
+        place = self.folder / "files" if self.folder else folder
+        place.mkdir(parents=True, exist_ok=True)
+        return place
+
+    def deliver(self, names: Iterable[str], folder: Path) -> None:
+        """Link (or copy) files of `place` to where they belong; here they stay until `clear`."""
+        place = self.place(folder)
+        if place == folder:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in names:
+            (folder / name).unlink(missing_ok=True)
+            try:
+                os.link(place / name, folder / name)
+            except OSError:
+                shutil.copyfile(place / name, folder / name)
 
     def clear(self) -> None:
         """Forget every state of the instance, also those of other fingerprints."""
@@ -116,6 +137,19 @@ class Keeper:
 
     def _files(self) -> list[Path]:
         return sorted(self.folder.glob("state-*.pt")) if self.folder else []
+
+
+@contextmanager
+def complete(file: Path) -> Iterator[Path]:
+    """Another name to write to; what was written has reached the disk when it becomes `file`."""
+    partial = file.with_name(f"{file.name}.partial")
+    try:
+        yield partial
+        with partial.open("rb+") as stream:
+            os.fsync(stream.fileno())
+        partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def check_weights(network: "nn.Module", step: int) -> None:

@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from study.config import LatentSpec
+from study.config import LatentSpec, StudyError
 from study.data.store import to_float
+from study.keeper import Keeper, complete
 
 if TYPE_CHECKING:
     from study.autoencoders.models import Autoencoder
@@ -37,6 +38,7 @@ def write_cache(
     batch_size: int,
     shard_images: int,
     track: Callable[[range], Iterable[int]] = iter,
+    keeper: Keeper | None = None,
 ) -> LatentSpec:
     """Encode every image, unflipped and flipped, into shards of moments or tokens.
 
@@ -50,18 +52,24 @@ def write_cache(
         batch_size: images per encoder call.
         shard_images: images per shard.
         track: wraps the range of shards for progress.
+        keeper: keeps the shards on the way, and has those of an earlier start; None: nothing kept.
 
     Raises:
         ConfigError: the autoencoder's factor does not divide the image side.
-        RuntimeError: a latent is not finite.
+        StudyError: a latent is not finite.
     """
-    autoencoder.latent_side(images)
-    folder.mkdir(parents=True, exist_ok=True)
+    side = autoencoder.latent_side(images)
+    keeper = keeper or Keeper()
+    place = keeper.place(folder)
     device = next(autoencoder.parameters()).device
     sums = torch.zeros(2, autoencoder.channels, dtype=torch.float64)
     counts = np.zeros(autoencoder.codebook_size if autoencoder.discrete else 0, dtype=np.int64)
-    shards, array = [], np.zeros(0)
-    for number in track(range(math.ceil(len(images) / shard_images))):
+    shards: list[dict[str, str | int]] = []
+    if kept := keeper.restore():
+        sums, counts, shards = kept["sums"], kept["counts"].numpy(), kept["shards"]
+    for number in track(range(len(shards), math.ceil(len(images) / shard_images))):
+        if keeper.due:
+            keeper.save({"sums": sums, "counts": torch.from_numpy(counts), "shards": shards})
         part = images[number * shard_images : (number + 1) * shard_images]
         rows = []
         for first in range(0, len(part), batch_size):
@@ -70,13 +78,14 @@ def write_cache(
             rows.append(_encode(autoencoder, both, sums).unflatten(0, (len(batch), 2)).numpy())
         array = np.concatenate(rows)
         if not np.isfinite(array).all():
-            raise RuntimeError(f"{folder.name}: shard {number}: a latent is not finite")
-        shards.append({"file": f"latents-{number:05d}.npy", "images": len(array)})
-        np.save(folder / shards[-1]["file"], array)
+            raise StudyError(f"{folder.name}: shard {number}: a latent is not finite")
+        shards.append({"file": (name := f"latents-{number:05d}.npy"), "images": len(array)})
+        with complete(place / name) as partial, partial.open("wb") as stream:
+            np.save(stream, array)
         if autoencoder.discrete:
             counts += np.bincount(array.ravel(), minlength=len(counts))
+    keeper.deliver([str(shard["file"]) for shard in shards], folder)
     np.save(folder / "labels.npy", labels.astype(np.int64))
-    side = array.shape[-1]
     count = 2 * len(images) * side * side
     mean = sums[0] / count
     std = (sums[1] / count - mean.square()).sqrt()

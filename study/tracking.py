@@ -77,7 +77,7 @@ class Run:
 
     @property
     def keeper(self) -> Keeper:
-        """What keeps the instance's unfinished state, its curve and the time spent with it."""
+        """What keeps the unfinished state, with curve, records and the time spent."""
         if self._keeper is None:
             digest = fingerprint(self.stage, self.cell, self.parameters)
             folder = paths.work(self.stage, self.cell.instance) / digest if digest else None
@@ -97,10 +97,11 @@ class Run:
     def _state(self) -> dict[str, Any]:
         live = self._live.run_id if self._live else self._tracking_run
         spent = time.time() - self.started
-        return {"curve": self.curve, "spent": spent, "tracking_run": live or ""}
+        own = {"curve": self.curve, "records": self.records}
+        return {**own, "spent": spent, "tracking_run": live or ""}
 
     def _resume(self, state: dict[str, Any]) -> None:
-        self.curve = state["curve"]
+        self.curve, self.records = state["curve"], state["records"]
         self.started = time.time() - state["spent"]
         self._tracking_run = state["tracking_run"] or None
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from study import paths
-from study.config import ConfigError, EvaluationConfig, Extractor
+from study.config import ConfigError, EvaluationConfig, Extractor, StudyError
 from study.data.store import to_float
 from study.evaluation.distances import Array
 from study.evaluation.networks.in_domain import load_network
@@ -90,18 +90,21 @@ class FeatureExtractor:
         return grid.permute(0, 2, 3, 1).flatten(1)
 
     def all(self, batches: Iterable[Tensor]) -> Features:
-        """Features of all batches.
+        """Features of all batches; errors as those of `joined`."""
+        return self.joined([self.everything(batch) for batch in batches])
+
+    def joined(self, parts: list[Features]) -> Features:
+        """Features of several batches as those of one set.
 
         Raises:
-            RuntimeError: no batch, or a feature is not finite.
+            StudyError: no batch, or a feature is not finite.
         """
-        parts = [self.everything(batch) for batch in batches]
         if not parts:
-            raise RuntimeError("features of no image: the set must not be empty")
+            raise StudyError("features of no image: the set must not be empty")
         features = Features.joined(parts)
         for item in fields(features):
             if not np.isfinite(getattr(features, item.name)).all():
-                raise RuntimeError(f"{self.name}: a feature is not finite")
+                raise StudyError(f"{self.name}: a feature is not finite")
         return features
 
 

@@ -37,6 +37,7 @@ def sample_batches(
     device: torch.device,
     process: int = 0,
     num_processes: int = 1,
+    done: int = 0,
 ) -> Iterator[Tensor]:
     """Standardised latents (B c h w) or tokens (B h w) of all samples, in order.
 
@@ -56,9 +57,10 @@ def sample_batches(
         device: of the network.
         process: from 0.
         num_processes: among which micro-batches are dealt out.
+        done: how many of the process's micro-batches to leave out: it has them already.
     """
     stride = micro_batch_size * num_processes
-    for first in range(process * micro_batch_size, len(labels), stride):
+    for first in range(process * micro_batch_size + done * stride, len(labels), stride):
         indices = list(range(first, first + micro_batch_size))
         chosen = torch.from_numpy(labels[np.minimum(indices, len(labels) - 1)]).to(device)
         noise = SampleNoise(seed, indices, device)

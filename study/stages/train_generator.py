@@ -24,19 +24,21 @@ def main(config: TrainGenerator, run: Run) -> None:
     if isinstance(config.generator, REPAConfig):
         target = load_target(config.generator, paths.network(cell, "target"), device())
         images = PixelStore(paths.store(cell)).images("train")
-    train_generator(
-        run.output(),
-        build_objective(config.generator, target),
-        cache,
-        images,
-        config.backbone,
-        config.train_generator,
-        Scaling(cell.scaling),
-        cell.seed or 0,
-        device(),
-        run.log,
-        partial(track, total=config.train_generator.steps, description=cell.generator or ""),
-    )
+    with run.keeper as keeper:
+        train_generator(
+            run.output(),
+            build_objective(config.generator, target),
+            cache,
+            images,
+            config.backbone,
+            config.train_generator,
+            Scaling(cell.scaling),
+            cell.seed or 0,
+            device(),
+            run.log,
+            partial(track, total=config.train_generator.steps, description=cell.generator or ""),
+            keeper,
+        )
 
 
 if __name__ == "__main__":

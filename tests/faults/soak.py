@@ -6,19 +6,24 @@ Also a command: `python tests/faults/soak.py --kills 100` (see `make soak`).
 import argparse
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from clones import Clone, make_clone
 
 RESULTS = "reports/smoke/results.csv"
+LOG = "soak.log"
 LONGEST_S = 15.0
 """A kill comes after a time up to this; longer than any stage of `smoke`, so that it gets on."""
 _REPRO = ("python", "-m", "dvc", "repro")
@@ -28,10 +33,17 @@ _REPRO = ("python", "-m", "dvc", "repro")
 class Soak:
     """What happened."""
 
-    kills: int = 0
-    resumed: int = 0
-    """Stages that found a state to go on from."""
-    log: list[str] = field(default_factory=list)
+    kills: Counter[str] = field(default_factory=Counter)
+    """By stage that was running."""
+    resumed: Counter[str] = field(default_factory=Counter)
+    """Starts that found a state to go on from, by stage."""
+
+    def read(self, log: str, *, killed: bool) -> None:
+        """Take in what a `dvc repro` printed."""
+        started = re.findall(r"^Running stage '(\w+)@", log, re.MULTILINE)
+        if killed:
+            self.kills[started[-1] if started else "before a stage"] += 1
+        self.resumed.update(re.findall(r"resumed from work/(\w+)/", log))
 
 
 def undisturbed(folder: Path) -> bytes:
@@ -46,34 +58,35 @@ def disturbed(folder: Path, kills: int, seed: int) -> tuple[Soak, bytes]:
     """Results of a run that is killed so often, with SIGKILL, at times drawn from a seed.
 
     Half of the kills hit dvc alone, half dvc and the stage that it runs. When the pipeline ends
-    before the last kill it is started again from nothing but its cache.
+    before the last kill, one instance of every stage is made to run again.
     """
     clone = make_clone(folder)
-    clone.environment["STUDY_KEEP_EVERY_S"] = "0.1"
+    clone.environment["STUDY_KEEP_EVERY_S"] = "0"
     clone.use("smoke")
     rng, soak = random.Random(seed), Soak()
-    while soak.kills < kills:
-        with _started(clone, soak) as process:
+    while soak.kills.total() < kills:
+        with _started(clone) as process:
             try:
-                process.wait(rng.uniform(1.0, LONGEST_S))
-                _forget(clone, rng)
+                code = process.wait(rng.uniform(1.0, LONGEST_S))
             except subprocess.TimeoutExpired:
+                code = None
                 if rng.random() < 0.5:
                     process.kill()
                 else:
                     os.killpg(process.pid, signal.SIGKILL)
-                soak.kills += 1
         _wait_for_the_end(clone)
-    clone.repro()
-    soak.resumed = sum("resumed from" in line for line in soak.log)
+        log = (clone.root / LOG).read_text()
+        soak.read(log, killed=code is None)
+        print(f"{soak.kills.total()}: {log.strip().splitlines()[-1:]}", flush=True)
+        if code is not None:
+            assert code == 0, log
+            _forget(clone, rng)
+    soak.read(clone.repro(), killed=False)
     return soak, (clone.root / RESULTS).read_bytes()
 
 
-def _started(clone: Clone, soak: Soak) -> subprocess.Popen[str]:
-    log = clone.root / "soak.log"
-    if log.is_file():
-        soak.log += log.read_text().splitlines()
-    with log.open("w") as stream:
+def _started(clone: Clone) -> subprocess.Popen[str]:
+    with (clone.root / LOG).open("w") as stream:
         return subprocess.Popen(
             [sys.executable, *_REPRO[1:]],
             cwd=clone.root,
@@ -106,14 +119,12 @@ def _alive(clone: Clone) -> list[int]:
 
 
 def _forget(clone: Clone, rng: random.Random) -> None:
-    """Remove the lock entries of a third of the instances, so that they run again."""
-    import yaml
-
+    """Remove the lock entry of one instance of every stage, so that it runs again."""
     file = clone.root / "dvc.lock"
-    content = yaml.safe_load(file.read_text())
-    stages = content["stages"]
-    for name in rng.sample(sorted(stages), len(stages) // 3):
-        del stages[name]
+    content, grid = yaml.safe_load(file.read_text()), clone.yaml("params/study.yaml")
+    for stage, instances in grid.items():
+        if isinstance(instances, dict):
+            content["stages"].pop(f"{stage}@{rng.choice(sorted(instances))}", None)
     file.write_text(yaml.safe_dump(content))
     subprocess.run(["rm", "-rf", str(clone.root / ".dvc" / "cache" / "runs")], check=True)
 
@@ -133,8 +144,9 @@ def main() -> int:
         print(f"undisturbed: {time.monotonic() - began:.0f} s", flush=True)
         soak, found = disturbed(folder / "b", options.kills, options.seed)
         same = found == expected
+        print(f"kills: {dict(soak.kills)}\nresumed: {dict(soak.resumed)}")
         print(
-            f"{soak.kills} kills, {soak.resumed} stages resumed, "
+            f"{soak.kills.total()} kills, {soak.resumed.total()} resumed, "
             f"{time.monotonic() - began:.0f} s: results {'identical' if same else 'DIFFER'}"
         )
     return 0 if same else 1
