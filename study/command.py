@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 from study import paths
 from study.config import STAGES, Cell, ConfigError, StudyError, load
 from study.config.stages import StageConfig
-from study.keeper import terminate
+from study.keeper import FREE_SPACE, disk_is_full, require_disk, terminate
 from study.tracking import Run
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 Config = TypeVar("Config", bound=StageConfig)
 Module = TypeVar("Module", bound="nn.Module")
 
+LEAST_FREE_GPU = 0.1
+"""Share of a GPU's memory that must be free when a stage begins."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -43,6 +45,7 @@ def stage(main: Callable[[Config, Run], None], file: str, *, record: bool = True
         cell = Cell.parse(sys.argv[1:])
         config = load(STAGES[name], cell)
         with _only_writer(name, cell), Run(name, cell, config) as run:
+            require_disk(paths.ROOT)
             try:
                 main(config, run)  # type: ignore[arg-type]
             except StudyError as error:
@@ -55,13 +58,23 @@ def stage(main: Callable[[Config, Run], None], file: str, *, record: bool = True
 
 
 def device() -> "torch.device":
-    """The GPU where there is one, else the CPU; the same numbers whenever it is asked twice."""
+    """The GPU where there is one, else the CPU; the same numbers whenever it is asked twice.
+
+    Raises:
+        StudyError: the GPU is asked for the first time, and others have filled it.
+    """
     import torch
 
     if not torch.cuda.is_available():
         return torch.device("cpu")
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
+    if not torch.cuda.is_initialized():
+        free, total = (count / 2**30 for count in torch.cuda.mem_get_info())
+        if free < LEAST_FREE_GPU * total:
+            rule = f"must be at least {LEAST_FREE_GPU:.0%} of {total:.0f} GiB"
+            cure = "stop what else uses the GPU: nvidia-smi"
+            raise StudyError(f"free GPU memory = {free:.1f} GiB: {rule}; {cure}")
     return torch.device("cuda")
 
 
@@ -92,15 +105,17 @@ class one_line_errors:
         if isinstance(error, OSError) and error.errno in _CURES:
             place = error.filename or "a file"
             _end(f"{place}: {error.strerror}: {_CURES[error.errno]}", 1)
+        if isinstance(error, Exception) and disk_is_full(paths.ROOT):
+            # Not every library says so when it cannot write.
+            _end(f"{paths.ROOT}: {os.strerror(errno.ENOSPC)}: {FREE_SPACE}", 1)
         if type(error).__name__ == "OutOfMemoryError":
             text = str(error).partition(". ")[0]
             _end(f"{text}: lower batch_size (or micro_batch_size), or free the GPU: nvidia-smi", 1)
 
 
-_FREE = "free some space (dvc gc --workspace removes old results), then start again"
 _CURES = {
-    errno.ENOSPC: _FREE,
-    errno.EDQUOT: _FREE,
+    errno.ENOSPC: FREE_SPACE,
+    errno.EDQUOT: FREE_SPACE,
     errno.EACCES: "must be readable and writable by this user",
     errno.EPERM: "must be readable and writable by this user",
     errno.EROFS: "must be on a file system that can be written",

@@ -83,10 +83,12 @@ def _packages() -> Iterator[Finding]:
 def _gpu() -> Iterator[Finding]:
     import torch
 
+    from study.command import LEAST_FREE_GPU
+
     if torch.cuda.is_available():
         free, total = torch.cuda.mem_get_info()
         text = f"{torch.cuda.get_device_name()}, {free / 2**30:.0f} of {total / 2**30:.0f} GiB free"
-        busy = free < 0.1 * total
+        busy = free < LEAST_FREE_GPU * total
         yield Finding("gpu", text, "stop what else uses the GPU: nvidia-smi" if busy else "")
     elif shutil.which("nvidia-smi"):
         text = f"torch {torch.__version__} sees none, although nvidia-smi is here"

@@ -4,6 +4,7 @@ It lies in `work/<stage>/<instance>/<fingerprint>/`, outside what DVC deletes be
 fingerprint covers parameters, inputs and code, so that a changed stage starts afresh.
 """
 
+import errno
 import os
 import shutil
 import signal
@@ -26,6 +27,10 @@ State = dict[str, Any]
 GENERATIONS = 2
 _SHARE = 20
 """Between two saves passes at least this many times what a save takes."""
+_FULL_BYTES = 1 << 20
+LEAST_FREE_BYTES = 1e9
+"""Free disk space below which no stage begins, beside what it will write."""
+FREE_SPACE = "free some space (dvc gc --workspace removes old results), then start again"
 _GRACE_S = 10
 """Time for a loop to keep its state after SIGTERM, before the process ends in any case."""
 
@@ -148,8 +153,34 @@ def complete(file: Path) -> Iterator[Path]:
         with partial.open("rb+") as stream:
             os.fsync(stream.fileno())
         partial.replace(file)
+    except Exception as error:
+        if disk_is_full(file.parent):
+            # torch and numpy only say that less was written than they wanted.
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file)) from error
+        raise
     finally:
         partial.unlink(missing_ok=True)
+
+
+def require_disk(folder: Path, needed: float = 0.0) -> None:
+    """Refuse to begin what will not fit on the folder's disk.
+
+    Args:
+        folder: where it will be written.
+        needed: bytes of it, state kept on the way included.
+
+    Raises:
+        StudyError: less is free.
+    """
+    free, least = shutil.disk_usage(folder).free, LEAST_FREE_BYTES + needed
+    if free < least:
+        rule = f"must be at least {least / 1e9:.1f} GB"
+        raise StudyError(f"free disk space = {free / 1e9:.1f} GB: {rule}: {FREE_SPACE}")
+
+
+def disk_is_full(folder: Path) -> bool:
+    """Whether there is no room for one more file."""
+    return shutil.disk_usage(folder).free < _FULL_BYTES
 
 
 def check_weights(network: "nn.Module", step: int) -> None:

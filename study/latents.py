@@ -18,7 +18,7 @@ from torch import Tensor
 
 from study.config import LatentSpec, StudyError
 from study.data.store import to_float
-from study.keeper import Keeper, complete
+from study.keeper import Keeper, complete, require_disk
 
 if TYPE_CHECKING:
     from study.autoencoders.models import Autoencoder
@@ -67,6 +67,9 @@ def write_cache(
     shards: list[dict[str, str | int]] = []
     if kept := keeper.restore():
         sums, counts, shards = kept["sums"], kept["counts"].numpy(), kept["shards"]
+    else:
+        # Two orientations in half precision; tokens take less.
+        require_disk(place, 2 * len(images) * 2 * autoencoder.channels * side**2 * 2)
     for number in track(range(len(shards), math.ceil(len(images) / shard_images))):
         if keeper.due:
             keeper.save({"sums": sums, "counts": torch.from_numpy(counts), "shards": shards})

@@ -25,7 +25,7 @@ import numpy as np
 from study import paths
 from study.config import Cell, ConfigError, load_grid, plain
 from study.fingerprint import fingerprint
-from study.keeper import Keeper
+from study.keeper import Keeper, complete
 
 if TYPE_CHECKING:
     from study.mlflow_store import Live
@@ -221,19 +221,16 @@ def _tolerated() -> Iterator[None]:
 def write_text(path: Path, text: str) -> None:
     """Write a file that is either whole or not there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
-    partial.replace(path)
+    with complete(path) as partial:
+        partial.write_text(text)
 
 
 def _write_rows(path: Path, names: list[str], rows: list[dict[str, Any]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", newline="") as file:
+    with complete(path) as partial, partial.open("w", newline="") as file:
         writer = csv.DictWriter(file, names, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    partial.replace(path)
 
 
 def environment() -> dict[str, Any]:

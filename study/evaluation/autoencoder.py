@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from study.autoencoders.models import Autoencoder, Posterior
+from study.config import StudyError
 from study.data.store import to_float, to_uint8
 
 
@@ -30,11 +31,11 @@ def encode(autoencoder: Autoencoder, images: Tensor, what: str) -> Posterior:
         what: names it in an error.
 
     Raises:
-        RuntimeError: a latent is not finite.
+        StudyError: a latent is not finite.
     """
     posterior = autoencoder.encode(images)
     if not bool(torch.isfinite(posterior.mean).all()):
-        raise RuntimeError(f"{what}: a latent is not finite")
+        raise StudyError(f"{what}: a latent is not finite")
     return posterior
 
 
@@ -42,7 +43,7 @@ def decode(autoencoder: Autoencoder, latents: Tensor, what: str) -> Tensor:
     """Images of latents; arguments and errors as those of `encode`."""
     images = autoencoder.decode(latents)
     if not bool(torch.isfinite(images).all()):
-        raise RuntimeError(f"{what}: a decoded pixel is not finite")
+        raise StudyError(f"{what}: a decoded pixel is not finite")
     return images
 
 

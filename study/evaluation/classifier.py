@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from study.config import TrainNetworkConfig
+from study.config import StudyError, TrainNetworkConfig
 from study.config.seeds import derive
 from study.data.store import to_float
 from study.evaluation.networks.in_domain import InDomainNetwork
-from study.keeper import Keeper
+from study.keeper import Keeper, check_weights
 
 LABEL_SMOOTHING = 0.1
 """Keeps features from collapsing onto class means, blind to differences within a class."""
@@ -40,7 +40,7 @@ def train_classifier(
         keeper: keeps the state on the way, and has that of an earlier start; None: nothing is kept.
 
     Raises:
-        RuntimeError: the loss is not finite.
+        StudyError: the loss or a weight is not finite.
     """
     device = next(network.parameters()).device
     optimiser = torch.optim.AdamW(
@@ -60,6 +60,7 @@ def train_classifier(
         first, total, since = kept["step"], kept["total"], kept["since"]
     for step in steps(range(first, config.steps)):
         if keeper.due:
+            check_weights(network, step)
             state = {name: part.state_dict() for name, part in parts.items()}
             keeper.save({**state, "step": step, "total": total, "since": since})
         rng = np.random.default_rng(derive(seed, "network", step))
@@ -74,7 +75,7 @@ def train_classifier(
         total, since = total + float(loss.detach()), since + 1
         if since == max(1, config.steps // 50) or step + 1 == config.steps:
             if not math.isfinite(total):
-                raise RuntimeError(f"step {step}: loss = {total}: must be finite")
+                raise StudyError(f"step {step}: loss = {total}: must be finite")
             log(step + 1, {"loss": total / since})
             total, since = 0.0, 0
     network.eval()

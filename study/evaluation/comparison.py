@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from study.config import StudyError
 from study.data.store import to_float, to_uint8
 from study.evaluation.distances import Statistics, frechet_distance, statistics
 from study.evaluation.features import FeatureExtractor
@@ -70,7 +71,7 @@ class Comparison:
         """Means over images and, with an extractor, the distance between the two sets.
 
         Raises:
-            RuntimeError: a feature is not finite, or all are the same.
+            StudyError: a feature is not finite, or all are the same.
         """
         n = sum(map(len, self.psnr_db))
         yield Measured("psnr_db", float(torch.cat(self.psnr_db).mean()), n)
@@ -89,5 +90,5 @@ class Comparison:
 def _statistics(features: list[np.ndarray], name: str, device: torch.device) -> Statistics:
     rows = np.concatenate(features)
     if not np.isfinite(rows).all():
-        raise RuntimeError(f"{name}: a feature is not finite")
+        raise StudyError(f"{name}: a feature is not finite")
     return statistics(rows, device)

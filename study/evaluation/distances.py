@@ -10,6 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from study.config import StudyError
+
 Array = NDArray[np.floating]
 CPU = torch.device("cpu")
 EXTRAPOLATION_SIZES = 8
@@ -38,7 +40,7 @@ def statistics(features: Array, device: torch.device = CPU) -> Statistics:
     """Mean and unbiased covariance of features N D.
 
     Raises:
-        RuntimeError: fewer than two features, or all the same.
+        StudyError: fewer than two features, or all the same.
     """
     mean, covariance = _moments(torch.from_numpy(features).to(device).double())
     return Statistics(mean.cpu().numpy(), covariance.cpu().numpy(), len(features))
@@ -144,13 +146,12 @@ def extrapolated_distance(
 
 def _moments(rows: Tensor) -> tuple[Tensor, Tensor]:
     if len(rows) < 2:
-        raise RuntimeError(f"{len(rows)} features: must be at least 2 for a distance")
+        raise StudyError(f"{len(rows)} features: must be at least 2 for a distance")
     mean = rows.mean(0)
     centred = rows - mean
-    covariance = centred.T @ centred / (len(rows) - 1)
-    if not float(covariance.trace()) > 0:
-        raise RuntimeError(f"{len(rows)} features are all identical: no distance")
-    return mean, covariance
+    if bool((rows == rows[0]).all()):
+        raise StudyError(f"{len(rows)} features are all identical: no distance")
+    return mean, centred.T @ centred / (len(rows) - 1)
 
 
 def _distance(mean: Tensor, covariance: Tensor, theirs: Statistics) -> float:

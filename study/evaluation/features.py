@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from pickle import UnpicklingError
 
 import numpy as np
 import torch
@@ -119,23 +118,25 @@ def load_extractor(
         device: where it runs.
 
     Raises:
-        ConfigError: the weights file of Inception is missing, or holds more than tensors.
+        ConfigError: the weights file of Inception is missing, or is not what it should be.
     """
     if config.extractor is Extractor.in_domain:
         return FeatureExtractor("in_domain", load_network(in_domain, device), device)
     file = paths.ROOT / str(config.weights)
     if not file.is_file():
         raise ConfigError(f"{config.weights}: no such file; put torch-fidelity's Inception there")
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
     try:
         # torch-fidelity itself would unpickle anything.
         torch.load(file, map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, EOFError):
-        raise ConfigError(f"{config.weights}: must be a PyTorch file of tensors only") from None
-    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-
-    network = FeatureExtractorInceptionV3(
-        "inception-v3-compat",
-        ["2048", "logits_unbiased"],
-        feature_extractor_weights_path=str(file),
-    )
+        network = FeatureExtractorInceptionV3(
+            "inception-v3-compat",
+            ["2048", "logits_unbiased"],
+            feature_extractor_weights_path=str(file),
+        )
+    except Exception:
+        # Whatever a foreign or damaged file makes the readers raise.
+        rule = "must be torch-fidelity's Inception, a PyTorch file of tensors only"
+        raise ConfigError(f"{config.weights}: {rule}") from None
     return FeatureExtractor("inception", network.to(device).eval(), device)

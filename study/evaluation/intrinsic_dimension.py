@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from study.config import StudyError
+
 _ROWS = 256
 """Points whose distances to all others are in memory at once."""
 
@@ -19,20 +21,20 @@ def two_nn(points: Tensor, discarded: float = 0.1) -> float:
         discarded: share of the largest mu that the fit leaves out, in [0, 1).
 
     Raises:
-        RuntimeError: a value that is not finite, fewer than 3 distinct points, or none to fit.
+        StudyError: a value that is not finite, fewer than 3 distinct points, or none to fit.
     """
     if not bool(torch.isfinite(points).all()):
-        raise RuntimeError(f"intrinsic dimension of {len(points)} points: not all are finite")
+        raise StudyError(f"intrinsic dimension of {len(points)} points: not all are finite")
     distinct = torch.unique(points.double(), dim=0)
     count = len(distinct)
     if count < 3:
-        raise RuntimeError(f"{count} distinct points: must be at least 3 for a dimension")
+        raise StudyError(f"{count} distinct points: must be at least 3 for a dimension")
     # The last i has F = 1, whose logarithm is infinite.
     kept = min(int(count * (1 - discarded)), count - 1)
     log_mu = _log_ratios(distinct).sort().values[:kept]
     share = torch.arange(1, kept + 1, dtype=torch.float64, device=points.device) / count
     if not bool(log_mu.sum() > 0):
-        raise RuntimeError(f"{kept} of {count} points: two nearest neighbours are equally far")
+        raise StudyError(f"{kept} of {count} points: two nearest neighbours are equally far")
     return float(-(log_mu * torch.log1p(-share)).sum() / log_mu.square().sum())
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from study.config import StudyError
 from study.evaluation.distances import CPU, Array
 
 PRECISION_NEIGHBOURS = 3
@@ -69,7 +70,7 @@ class RealManifold:
 def _radii(points: Tensor, ks: tuple[int, ...]) -> list[Tensor]:
     """Distance of every point to its k-th nearest other point, for each k."""
     if len(points) < 2:
-        raise RuntimeError(f"{len(points)} features: must be at least 2 to have neighbours")
+        raise StudyError(f"{len(points)} features: must be at least 2 to have neighbours")
     ks = tuple(min(k, len(points) - 1) for k in ks)
     rows = []
     for _, block in _blocks(points, len(points)):

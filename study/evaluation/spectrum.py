@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from study.config import StudyError
+
 _SMALLEST = 4
 
 
@@ -24,14 +26,14 @@ class Spectrum:
         """Add a batch, B C S S.
 
         Raises:
-            RuntimeError: maps that are not square, too small or of another size than before.
+            StudyError: maps that are not square, too small or of another size than before.
         """
         shape = tuple(maps.shape)
         if maps.ndim != 4 or shape[2] != shape[3] or shape[2] < _SMALLEST:
             rule = f"must be B C S S with S at least {_SMALLEST}"
-            raise RuntimeError(f"spectrum of maps {shape}: {rule}")
+            raise StudyError(f"spectrum of maps {shape}: {rule}")
         if self.total is not None and shape[2:] != self.total.shape:
-            raise RuntimeError(f"spectrum of maps {shape}: side must be {len(self.total)}")
+            raise StudyError(f"spectrum of maps {shape}: side must be {len(self.total)}")
         maps = maps.double()
         power = torch.fft.fft2(maps - maps.mean((2, 3), keepdim=True)).abs().square()
         total = power.sum((0, 1)).cpu() / shape[2] ** 2
@@ -42,10 +44,10 @@ class Spectrum:
         """Mean P of each coefficient, float64 S S.
 
         Raises:
-            RuntimeError: nothing was added.
+            StudyError: nothing was added.
         """
         if self.total is None or self.maps == 0:
-            raise RuntimeError("spectrum of no map: add a batch first")
+            raise StudyError("spectrum of no map: add a batch first")
         return self.total / self.maps
 
     @property
@@ -65,12 +67,12 @@ class Spectrum:
         """Share of the variance at |f| > 0.25, half of Nyquist, corners included.
 
         Raises:
-            RuntimeError: the maps are constant.
+            StudyError: the maps are constant.
         """
         coefficients = self.coefficients()
         variance = coefficients.sum()
         if not variance > 0:
-            raise RuntimeError("spectrum of constant maps: no variance to share")
+            raise StudyError("spectrum of constant maps: no variance to share")
         return float(coefficients[_radius(len(coefficients)) > 0.25].sum() / variance)
 
     def _rings(self, values: Tensor) -> Tensor:
@@ -95,10 +97,10 @@ def spectral_slope(frequency: Tensor, power: Tensor) -> float:
     noise is within 5 % from a side of 8 on.
 
     Raises:
-        RuntimeError: a power that is not positive has no logarithm.
+        StudyError: a power that is not positive has no logarithm.
     """
     if not bool((power > 0).all()):
-        raise RuntimeError("spectral slope: power must be positive in every ring")
+        raise StudyError("spectral slope: power must be positive in every ring")
     weight = frequency / frequency.sum()
     x, y = frequency.log(), power.log()
     x = x - (weight * x).sum()

@@ -20,7 +20,7 @@ from study.config.seeds import derive
 from study.data.store import to_float
 from study.generators.checkpoints import Checkpoint, GeneratorIndex, save_weights
 from study.generators.common import Batch, GeneratorObjective
-from study.keeper import Keeper, check_weights
+from study.keeper import GENERATIONS, Keeper, check_weights, require_disk
 from study.latents import LatentCache
 
 Log = Callable[[int, dict[str, float]], None]
@@ -169,6 +169,8 @@ def train_generator(
         first, since = state["step"], state["since"]
         meter = {name: total.to(device) for name, total in state["meter"].items()}
         saved = [Checkpoint(**row) for row in state["saved"]]
+    else:
+        require_disk(place, _bytes(network, len(kept) * (1 + config.raw_weights)))
     for step in steps(range(first, config.steps)):
         if keeper.due:
             _means(step, meter, since)
@@ -224,6 +226,12 @@ def train_generator(
     )
     index.save(folder)
     return index
+
+
+def _bytes(network: nn.Module, files: int) -> int:
+    """Of so many files of weights and of the states: weights, their average and two moments."""
+    weights = sum(parameter.nbytes for parameter in network.parameters())
+    return weights * (files + 4 * (GENERATIONS + 1))
 
 
 def _means(step: int, sums: dict[str, Tensor], count: int) -> dict[str, float]:
