@@ -7,11 +7,12 @@ import os
 import platform
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TextIO, TypeVar
 
 from study import paths
 from study.config import STAGES, Cell, ConfigError, StudyError, load
@@ -29,6 +30,7 @@ Module = TypeVar("Module", bound="nn.Module")
 LEAST_FREE_GPU = 0.1
 """Share of a GPU's memory that must be free when a stage begins."""
 _PR_SET_PDEATHSIG = 1
+_ATTEMPTS = 3
 
 
 def stage(main: Callable[[Config, Run], None], file: str, *, record: bool = True) -> None:
@@ -136,6 +138,15 @@ def die_with_parent() -> None:
             sys.exit(143)
 
 
+def _taken(lock: TextIO) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        time.sleep(0.1)
+        return False
+    return True
+
+
 @contextmanager
 def _only_writer(stage: str, cell: Cell) -> Iterator[None]:
     """Hold the instance's lock; another process that holds it is named.
@@ -143,16 +154,15 @@ def _only_writer(stage: str, cell: Cell) -> Iterator[None]:
     Raises:
         ConfigError: the instance is being run already.
     """
-    file = paths.ROOT / "work" / "locks" / f"{stage}@{cell.instance}"
+    file = paths.lock(stage, cell.instance)
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        # More than once: who only looks whether the instance is being run takes it for a moment.
+        if not any(_taken(lock) for _ in range(_ATTEMPTS)):
             lock.seek(0)
             holder = lock.read().strip() or "another process"
             rule = "wait for it or stop it"
-            raise ConfigError(f"{stage}@{cell.instance}: already run by {holder}; {rule}") from None
+            raise ConfigError(f"{stage}@{cell.instance}: already run by {holder}; {rule}")
         lock.truncate(0)
         began = datetime.now(UTC).isoformat(timespec="seconds")
         lock.write(f"process {os.getpid()} on {platform.node()} since {began}\n")

@@ -4,6 +4,7 @@ Also a command: `python tests/faults/soak.py --kills 100` (see `make soak`).
 """
 
 import argparse
+import json
 import os
 import random
 import re
@@ -24,7 +25,7 @@ from clones import Clone, make_clone
 
 RESULTS = "reports/smoke/results.csv"
 LOG = "soak.log"
-LONGEST_S = 15.0
+LONGEST_S = 20.0
 """A kill comes after a time up to this; longer than any stage of `smoke`, so that it gets on."""
 _REPRO = ("python", "-m", "dvc", "repro")
 
@@ -35,6 +36,8 @@ class Soak:
 
     kills: Counter[str] = field(default_factory=Counter)
     """By stage that was running."""
+    mended: Counter[str] = field(default_factory=Counter)
+    """Files of DVC that a kill left damaged, removed as `python -m study doctor` says."""
     resumed: Counter[str] = field(default_factory=Counter)
     """Starts that found a state to go on from, by stage."""
 
@@ -78,9 +81,12 @@ def disturbed(folder: Path, kills: int, seed: int) -> tuple[Soak, bytes]:
         log = (clone.root / LOG).read_text()
         soak.read(log, killed=code is None)
         print(f"{soak.kills.total()}: {log.strip().splitlines()[-1:]}", flush=True)
-        if code is not None:
-            assert code == 0, log
+        if code == 0:
             _forget(clone, rng)
+        elif code is not None:
+            damaged = _mend(clone)
+            assert damaged, log
+            soak.mended.update(damaged)
     soak.read(clone.repro(), killed=False)
     return soak, (clone.root / RESULTS).read_bytes()
 
@@ -118,6 +124,19 @@ def _alive(clone: Clone) -> list[int]:
     return [number for number in found if number != os.getpid()]
 
 
+def _mend(clone: Clone) -> list[str]:
+    """Remove what dvc was writing when it was killed, and can no longer read."""
+    damaged = []
+    for name, read in ((".dvc/tmp/rwlock", json.loads), ("dvc.lock", yaml.safe_load)):
+        file = clone.root / name
+        try:
+            read(file.read_text())
+        except (ValueError, yaml.YAMLError):
+            file.unlink()
+            damaged.append(name)
+    return damaged
+
+
 def _forget(clone: Clone, rng: random.Random) -> None:
     """Remove the lock entry of one instance of every stage, so that it runs again."""
     file = clone.root / "dvc.lock"
@@ -145,6 +164,7 @@ def main() -> int:
         soak, found = disturbed(folder / "b", options.kills, options.seed)
         same = found == expected
         print(f"kills: {dict(soak.kills)}\nresumed: {dict(soak.resumed)}")
+        print(f"mended: {dict(soak.mended)}")
         print(
             f"{soak.kills.total()} kills, {soak.resumed.total()} resumed, "
             f"{time.monotonic() - began:.0f} s: results {'identical' if same else 'DIFFER'}"
