@@ -107,8 +107,9 @@ class one_line_errors:
         if isinstance(error, OSError) and error.errno in _CURES:
             place = error.filename or "a file"
             _end(f"{place}: {error.strerror}: {_CURES[error.errno]}", 1)
-        if isinstance(error, Exception) and disk_is_full(paths.ROOT):
-            # Not every library says so when it cannot write.
+        short = isinstance(error, OSError) and "requested and" in str(error)
+        if short or (isinstance(error, Exception) and disk_is_full(paths.ROOT)):
+            # Not every library says so when it cannot write; numpy speaks of a short write.
             _end(f"{paths.ROOT}: {os.strerror(errno.ENOSPC)}: {FREE_SPACE}", 1)
         if type(error).__name__ == "OutOfMemoryError":
             text = str(error).partition(". ")[0]
@@ -131,7 +132,8 @@ def _end(error: object, code: int) -> None:
 
 def die_with_parent() -> None:
     """Stop when the parent does: SIGTERM to dvc would else leave this process running."""
-    signal.signal(signal.SIGTERM, terminate)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, terminate)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() == 1 and os.environ.get("DVC_STAGE"):

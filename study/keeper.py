@@ -195,7 +195,7 @@ def check_weights(network: "nn.Module", step: int) -> None:
 
 
 def terminate(number: int, frame: FrameType | None) -> None:
-    """Handler of SIGTERM: end at once or, where a state is kept, after the next save."""
+    """Handler of SIGTERM and SIGINT: end at once or, where a state is kept, after the next save."""
     global _stop
     if not _kept or _stop:
         sys.exit(128 + number)

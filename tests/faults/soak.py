@@ -107,13 +107,14 @@ def _started(clone: Clone) -> subprocess.Popen[str]:
 def _wait_for_the_end(clone: Clone, limit_s: float = 30.0) -> None:
     """Wait until no process of the clone is alive: a stage whose dvc died keeps its state first."""
     end = time.monotonic() + limit_s
-    while alive := _alive(clone):
+    while left := alive(clone):
         if time.monotonic() > end:
-            raise AssertionError(f"still alive after {limit_s} s: {alive}")
+            raise AssertionError(f"still alive after {limit_s} s: {left}")
         time.sleep(0.1)
 
 
-def _alive(clone: Clone) -> list[int]:
+def alive(clone: Clone) -> list[int]:
+    """Processes that work in the clone."""
     found = []
     for entry in Path("/proc").iterdir():
         try:
