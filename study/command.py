@@ -45,18 +45,23 @@ def stage(main: Callable[[Config, Run], None], file: str, *, record: bool = True
     die_with_parent()
     with one_line_errors():
         cell = Cell.parse(sys.argv[1:])
-        config = load(STAGES[name], cell)
-        with _only_writer(name, cell), Run(name, cell, config) as run:
+        with _only_writer(name, cell):
             require_disk(paths.ROOT)
-            try:
-                main(config, run)  # type: ignore[arg-type]
-            except StudyError as error:
-                kept = run.last_state()
-                good = f"; last good state: {paths.shown(kept)}" if kept else ""
-                raise StudyError(f"{error}{good}") from None
-            if record:
-                run.finish()
-            run.forget()
+            config = load(STAGES[name], cell)
+            with Run(name, cell, config) as run:
+                _work(main, config, run)  # type: ignore[arg-type]
+                if record:
+                    run.finish()
+                run.forget()
+
+
+def _work(main: Callable[[Config, Run], None], config: Config, run: Run) -> None:
+    try:
+        main(config, run)
+    except StudyError as error:
+        kept = run.last_state()
+        good = f"; last good state: {paths.shown(kept)}" if kept else ""
+        raise StudyError(f"{error}{good}") from None
 
 
 def device() -> "torch.device":

@@ -142,10 +142,11 @@ class LatentCache:
         content = json.loads(index.read_text())
         self.spec = LatentSpec(**content["spec"])
         self.shards = [
-            np.load(folder / shard["file"], mmap_mode="r") for shard in content["shards"]
+            np.load(folder / shard["file"], mmap_mode="r", allow_pickle=False)
+            for shard in content["shards"]
         ]
         self.starts = np.cumsum([0, *(len(shard) for shard in self.shards)])
-        self.labels = torch.from_numpy(np.load(folder / "labels.npy"))
+        self.labels = torch.from_numpy(np.load(folder / "labels.npy", allow_pickle=False))
 
     def __len__(self) -> int:
         return int(self.starts[-1])

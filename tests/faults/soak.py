@@ -46,7 +46,7 @@ class Soak:
         started = re.findall(r"^Running stage '(\w+)@", log, re.MULTILINE)
         if killed:
             self.kills[started[-1] if started else "before a stage"] += 1
-        self.resumed.update(re.findall(r"resumed from work/(\w+)/", log))
+        self.resumed.update(re.findall(r"resumed from \S*/work/(\w+)/", log))
 
 
 def undisturbed(folder: Path) -> bytes:

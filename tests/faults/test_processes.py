@@ -31,6 +31,7 @@ def clone(tmp_path: Path) -> Clone:
     content["pretrain_autoencoder"]["steps"] = 100_000
     file.write_text(yaml.safe_dump(content))
     made.use("smoke")
+    made.environment["STUDY_KEEP_EVERY_S"] = "2"
     return made
 
 
@@ -55,6 +56,12 @@ def started(clone: Clone, *arguments: str) -> Iterator[subprocess.Popen[str]]:
         process.wait()
 
 
+def timed(clone: Clone, *arguments: str, code: int = 0) -> tuple[str, float]:
+    """What a command printed, and the seconds it took."""
+    began = time.monotonic()
+    return clone.run("python", *arguments, code=code), time.monotonic() - began
+
+
 def wait_for(condition: Callable[[], object], limit_s: float) -> float:
     """Seconds until the condition held."""
     began = time.monotonic()
@@ -75,13 +82,13 @@ def test_the_second_start_is_refused_and_the_first_unharmed(clone: Clone) -> Non
     with started(clone, *command) as first:
         wait_for(lambda: lock(clone, "prepare_data@smoke-shapes"), 60)
         first.send_signal(signal.SIGSTOP)
-        began = time.monotonic()
-        text = clone.run("python", *command, code=2)
-        seconds = time.monotonic() - began
+        text, seconds = timed(clone, *command, code=2)
+        _, start = timed(clone, "-c", "import study.stages.prepare_data")
         first.send_signal(signal.SIGCONT)
         assert first.wait(60) == 0
-    print(f"\nthe second start was refused after {seconds:.1f} s")
-    assert seconds < REFUSED_WITHIN_S
+    print(f"\nthe second start was refused after {seconds:.1f} s, {start:.1f} s of them imports")
+    # A machine that is busy with other things imports slowly.
+    assert seconds < max(REFUSED_WITHIN_S, 1.5 * start)
     (line,) = text.splitlines()
     assert line.startswith(f"error: prepare_data@smoke-shapes: already run by process {first.pid} ")
     assert (clone.root / "outputs/smoke/prepare_data/smoke-shapes/manifest.json").is_file()
@@ -98,8 +105,7 @@ def test_nothing_outlives_dvc_and_the_work_is_taken_up_again(
     instance = "pretrain_autoencoder@smoke-shapes-kl_small-0"
     repro, log = ("-m", "dvc", "repro", instance), clone.root / LOG
     with started(clone, *repro) as dvc:
-        wait_for(lambda: lock(clone, instance), 180)
-        time.sleep(6)
+        wait_for(lambda: list((clone.root / "work").rglob("state-*.pt")), 240)
         kill(dvc.pid, number)
         # What waits for its parent is no longer alive: dvc is this test's child.
         seconds = wait_for(lambda: dvc.poll() is not None and not alive(clone), GONE_WITHIN_S)
@@ -107,4 +113,4 @@ def test_nothing_outlives_dvc_and_the_work_is_taken_up_again(
     print(f"\nsignal {number}: nothing alive after {seconds:.1f} s")
     with started(clone, *repro) as dvc:
         wait_for(lambda: re.search("resumed from|ERROR|autoencoder: ", log.read_text()), 180)
-    assert "resumed from work/pretrain_autoencoder/" in log.read_text(), log.read_text()
+    assert re.search(r"resumed from \S+/pretrain_autoencoder/", log.read_text()), log.read_text()
