@@ -103,6 +103,24 @@ def test_a_run_killed_after_its_last_step_delivers_its_checkpoints_again(
     assert contents(tmp_path / "a") == before
 
 
+@pytest.mark.parametrize("damaged", [1, 2])
+def test_a_run_whose_states_are_damaged_goes_on_from_what_is_left(
+    train: Train, tmp_path: Path, damaged: int
+) -> None:
+    train(tmp_path / "a")
+    folder = tmp_path / "work" / "x"
+    with pytest.raises(Interrupted):
+        train(tmp_path / "b", stop=5, keeper=Keeper(folder, every_s=0))
+    for state in sorted(folder.glob("state-*.pt"))[-damaged:]:
+        content = bytearray(state.read_bytes())
+        content[len(content) // 3 :] = b"?" * 100
+        state.write_bytes(content)
+    steps: list[int] = []
+    train(tmp_path / "b", keeper=Keeper(folder, every_s=0), spoil=steps.append)
+    assert steps == list(range(3 if damaged == 1 else 0, 7))
+    assert contents(tmp_path / "b") == contents(tmp_path / "a")
+
+
 def test_a_state_that_is_not_finite_is_not_kept(
     train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
