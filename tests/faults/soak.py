@@ -49,23 +49,46 @@ class Soak:
         self.resumed.update(re.findall(r"resumed from \S*/work/(\w+)/", log))
 
 
-def undisturbed(folder: Path) -> bytes:
-    """Results of a run that nobody kills."""
+LONG = {
+    "train_network": {"steps": 60},
+    "pretrain_autoencoder": {"steps": 40},
+    "finetune_autoencoder": {"steps": 40},
+    "evaluate_autoencoder": {"batch_size": 1},
+    "cache_latents": {"batch_size": 1, "shard_images": 1},
+    "train_generator": {"steps": 60},
+    "evaluate_generator": {"micro_batch_size": 1, "num_steps": 12, "num_token_steps": 12},
+}
+"""Parameters of `smoke` with loops of seconds, so that kills hit them, and not only imports."""
+
+
+def selected(folder: Path, *, long: bool) -> Clone:
+    """A clone with profile smoke."""
     clone = make_clone(folder)
+    if long:
+        file = clone.root / "params" / "profile" / "smoke.yaml"
+        content = yaml.safe_load(file.read_text())
+        for section, values in LONG.items():
+            content[section] |= values
+        file.write_text(yaml.safe_dump(content, sort_keys=False))
     clone.use("smoke")
+    return clone
+
+
+def undisturbed(folder: Path, *, long: bool = False) -> bytes:
+    """Results of a run that nobody kills."""
+    clone = selected(folder, long=long)
     clone.repro()
     return (clone.root / RESULTS).read_bytes()
 
 
-def disturbed(folder: Path, kills: int, seed: int) -> tuple[Soak, bytes]:
+def disturbed(folder: Path, kills: int, seed: int, *, long: bool = False) -> tuple[Soak, bytes]:
     """Results of a run that is killed so often, with SIGKILL, at times drawn from a seed.
 
     Half of the kills hit dvc alone, half dvc and the stage that it runs. When the pipeline ends
     before the last kill, one instance of every stage is made to run again.
     """
-    clone = make_clone(folder)
+    clone = selected(folder, long=long)
     clone.environment["STUDY_KEEP_EVERY_S"] = "0"
-    clone.use("smoke")
     rng, soak = random.Random(seed), Soak()
     while soak.kills.total() < kills:
         with _started(clone) as process:
@@ -154,15 +177,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--long", action="store_true", help="loops of seconds")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "a").mkdir()
         (folder / "b").mkdir()
         began = time.monotonic()
-        expected = undisturbed(folder / "a")
+        expected = undisturbed(folder / "a", long=options.long)
         print(f"undisturbed: {time.monotonic() - began:.0f} s", flush=True)
-        soak, found = disturbed(folder / "b", options.kills, options.seed)
+        soak, found = disturbed(folder / "b", options.kills, options.seed, long=options.long)
         same = found == expected
         print(f"kills: {dict(soak.kills)}\nresumed: {dict(soak.resumed)}")
         print(f"mended: {dict(soak.mended)}")
