@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from study.config import StudyError
-from study.keeper import Keeper, require_disk
+from study.keeper import Keeper, check_weights, require_disk
 
 
 @pytest.fixture
@@ -122,6 +122,15 @@ def test_without_a_keeper_files_are_written_where_they_belong(tmp_path: Path) ->
     (keeper.place(tmp_path / "output") / "a").write_text("a")
     keeper.deliver(["a"], tmp_path / "output")
     assert (tmp_path / "output" / "a").read_text() == "a"
+
+
+def test_a_weight_that_is_not_finite_is_named() -> None:
+    layer = torch.nn.Linear(2, 2)
+    check_weights(layer, 7)
+    with torch.no_grad():
+        layer.bias[1] = torch.inf
+    with pytest.raises(StudyError, match="step 7: weight bias: must be finite"):
+        check_weights(layer, 7)
 
 
 def test_what_will_not_fit_is_refused(tmp_path: Path) -> None:

@@ -105,7 +105,9 @@ def test_nothing_outlives_dvc_and_the_work_is_taken_up_again(
     instance = "pretrain_autoencoder@smoke-shapes-kl_small-0"
     repro, log = ("-m", "dvc", "repro", instance), clone.root / LOG
     with started(clone, *repro) as dvc:
-        wait_for(lambda: list((clone.root / "work").rglob("state-*.pt")), 240)
+        wait_for(
+            lambda: list((clone.root / "work").glob("pretrain_autoencoder/*/*/state-*.pt")), 240
+        )
         kill(dvc.pid, number)
         # What waits for its parent is no longer alive: dvc is this test's child.
         seconds = wait_for(lambda: dvc.poll() is not None and not alive(clone), GONE_WITHIN_S)
