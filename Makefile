@@ -21,6 +21,8 @@ study: $(READY)
 ifdef PROFILE
 	@$(RUN) python -m study use $(PROFILE)
 endif
+	@$(BIN)/python -c 'import json; json.load(open(".dvc/tmp/rwlock"))' 2>/dev/null || \
+		rm -f .dvc/tmp/rwlock # A dvc that was killed in writing it would keep the next from starting.
 	@$(RUN) dvc repro
 	@echo "report: reports/$$(sed -n 's/^profile: *//p' params/study.yaml)/report.md"
 
@@ -51,12 +53,10 @@ lint: $(READY)
 	@$(RUN) ruff format --check
 	@$(RUN) pyright
 
-ui: $(READY) mlflow.db
+ui: $(READY)
+	@$(RUN) python -m study track
 	@$(RUN) mlflow ui --host 127.0.0.1 --port $(PORT) --workers 1 \
 		--backend-store-uri sqlite:///mlflow.db
-
-mlflow.db: | $(READY)
-	@$(RUN) python -m study track
 
 # Last line first to go and last to come: a set-up that was cut off is done again.
 $(READY): requirements.lock pyproject.toml

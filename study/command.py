@@ -7,16 +7,17 @@ import os
 import platform
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TextIO, TypeVar
 
 from study import paths
 from study.config import STAGES, Cell, ConfigError, StudyError, load
 from study.config.stages import StageConfig
-from study.keeper import terminate
+from study.keeper import FREE_SPACE, disk_is_full, require_disk, terminate
 from study.tracking import Run
 
 if TYPE_CHECKING:
@@ -26,7 +27,10 @@ if TYPE_CHECKING:
 Config = TypeVar("Config", bound=StageConfig)
 Module = TypeVar("Module", bound="nn.Module")
 
+LEAST_FREE_GPU = 0.1
+"""Share of a GPU's memory that must be free when a stage begins."""
 _PR_SET_PDEATHSIG = 1
+_ATTEMPTS = 3
 
 
 def stage(main: Callable[[Config, Run], None], file: str, *, record: bool = True) -> None:
@@ -41,21 +45,31 @@ def stage(main: Callable[[Config, Run], None], file: str, *, record: bool = True
     die_with_parent()
     with one_line_errors():
         cell = Cell.parse(sys.argv[1:])
-        config = load(STAGES[name], cell)
-        with _only_writer(name, cell), Run(name, cell, config) as run:
-            try:
-                main(config, run)  # type: ignore[arg-type]
-            except StudyError as error:
-                kept = run.last_state()
-                good = f"; last good state: {paths.shown(kept)}" if kept else ""
-                raise StudyError(f"{error}{good}") from None
-            if record:
-                run.finish()
-            run.forget()
+        with _only_writer(name, cell):
+            require_disk(paths.ROOT)
+            config = load(STAGES[name], cell)
+            with Run(name, cell, config) as run:
+                _work(main, config, run)  # type: ignore[arg-type]
+                if record:
+                    run.finish()
+                run.forget()
+
+
+def _work(main: Callable[[Config, Run], None], config: Config, run: Run) -> None:
+    try:
+        main(config, run)
+    except StudyError as error:
+        kept = run.last_state()
+        good = f"; last good state: {paths.shown(kept)}" if kept else ""
+        raise StudyError(f"{error}{good}") from None
 
 
 def device() -> "torch.device":
-    """The GPU where there is one, else the CPU; the same numbers whenever it is asked twice."""
+    """The GPU where there is one, else the CPU; the same numbers whenever it is asked twice.
+
+    Raises:
+        StudyError: the GPU is asked for the first time, and others have filled it.
+    """
     import torch
 
     if not torch.cuda.is_available():
@@ -64,6 +78,12 @@ def device() -> "torch.device":
     torch.use_deterministic_algorithms(True)
     # Takes time, and finds only kernels that read what none has written.
     torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore
+    if not torch.cuda.is_initialized():
+        free, total = (count / 2**30 for count in torch.cuda.mem_get_info())
+        if free < LEAST_FREE_GPU * total:
+            rule = f"must be at least {LEAST_FREE_GPU:.0%} of {total:.0f} GiB"
+            cure = "stop what else uses the GPU: nvidia-smi"
+            raise StudyError(f"free GPU memory = {free:.1f} GiB: {rule}; {cure}")
     return torch.device("cuda")
 
 
@@ -94,15 +114,18 @@ class one_line_errors:
         if isinstance(error, OSError) and error.errno in _CURES:
             place = error.filename or "a file"
             _end(f"{place}: {error.strerror}: {_CURES[error.errno]}", 1)
+        short = isinstance(error, OSError) and "requested and" in str(error)
+        if short or (isinstance(error, Exception) and disk_is_full(paths.ROOT)):
+            # Not every library says so when it cannot write; numpy speaks of a short write.
+            _end(f"{paths.ROOT}: {os.strerror(errno.ENOSPC)}: {FREE_SPACE}", 1)
         if type(error).__name__ == "OutOfMemoryError":
             text = str(error).partition(". ")[0]
             _end(f"{text}: lower batch_size (or micro_batch_size), or free the GPU: nvidia-smi", 1)
 
 
-_FREE = "free some space (dvc gc --workspace removes old results), then start again"
 _CURES = {
-    errno.ENOSPC: _FREE,
-    errno.EDQUOT: _FREE,
+    errno.ENOSPC: FREE_SPACE,
+    errno.EDQUOT: FREE_SPACE,
     errno.EACCES: "must be readable and writable by this user",
     errno.EPERM: "must be readable and writable by this user",
     errno.EROFS: "must be on a file system that can be written",
@@ -116,11 +139,21 @@ def _end(error: object, code: int) -> None:
 
 def die_with_parent() -> None:
     """Stop when the parent does: SIGTERM to dvc would else leave this process running."""
-    signal.signal(signal.SIGTERM, terminate)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, terminate)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() == 1 and os.environ.get("DVC_STAGE"):
             sys.exit(143)
+
+
+def _taken(lock: TextIO) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        time.sleep(0.1)
+        return False
+    return True
 
 
 @contextmanager
@@ -130,16 +163,15 @@ def _only_writer(stage: str, cell: Cell) -> Iterator[None]:
     Raises:
         ConfigError: the instance is being run already.
     """
-    file = paths.ROOT / "work" / "locks" / f"{stage}@{cell.instance}"
+    file = paths.lock(stage, cell.instance)
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        # More than once: who only looks whether the instance is being run takes it for a moment.
+        if not any(_taken(lock) for _ in range(_ATTEMPTS)):
             lock.seek(0)
             holder = lock.read().strip() or "another process"
             rule = "wait for it or stop it"
-            raise ConfigError(f"{stage}@{cell.instance}: already run by {holder}; {rule}") from None
+            raise ConfigError(f"{stage}@{cell.instance}: already run by {holder}; {rule}")
         lock.truncate(0)
         began = datetime.now(UTC).isoformat(timespec="seconds")
         lock.write(f"process {os.getpid()} on {platform.node()} since {began}\n")

@@ -83,10 +83,12 @@ def _packages() -> Iterator[Finding]:
 def _gpu() -> Iterator[Finding]:
     import torch
 
+    from study.command import LEAST_FREE_GPU
+
     if torch.cuda.is_available():
         free, total = torch.cuda.mem_get_info()
         text = f"{torch.cuda.get_device_name()}, {free / 2**30:.0f} of {total / 2**30:.0f} GiB free"
-        busy = free < 0.1 * total
+        busy = free < LEAST_FREE_GPU * total
         yield Finding("gpu", text, "stop what else uses the GPU: nvidia-smi" if busy else "")
     elif shutil.which("nvidia-smi"):
         text = f"torch {torch.__version__} sees none, although nvidia-smi is here"
@@ -188,6 +190,18 @@ def _lock_file() -> Iterator[Finding]:
     yield Finding("dvc.lock", f"{len(stages)} instances")
 
 
+def _dvc() -> Iterator[Finding]:
+    """DVC's record of who reads and writes what; it refuses to start while that is damaged."""
+    file = paths.ROOT / ".dvc" / "tmp" / "rwlock"
+    try:
+        json.loads(file.read_text() if file.is_file() else "{}")
+    except ValueError:
+        cure = f"rm {paths.shown(file)}, once no dvc runs (make does it)"
+        yield Finding("dvc", f"{paths.shown(file)}: damaged: a dvc was killed in writing it", cure)
+        return
+    yield Finding("dvc", "its locks are fine")
+
+
 def _tracking() -> Iterator[Finding]:
     file = paths.TRACKING_DATABASE
     if not file.is_file():
@@ -205,5 +219,5 @@ def _tracking() -> Iterator[Finding]:
 
 CHECKS = (
     *(_python, _packages, _gpu, _disk, _selected_profile, _inputs),
-    *(_locks, _unfinished, _lock_file, _tracking),
+    *(_locks, _unfinished, _lock_file, _dvc, _tracking),
 )

@@ -4,12 +4,14 @@ It lies in `work/<stage>/<instance>/<fingerprint>/`, outside what DVC deletes be
 fingerprint covers parameters, inputs and code, so that a changed stage starts afresh.
 """
 
+import errno
 import os
 import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -23,6 +25,12 @@ State = dict[str, Any]
 """Tensors, numbers, strings, and lists and dictionaries of them: what `weights_only` reads."""
 
 GENERATIONS = 2
+_SHARE = 20
+"""Between two saves passes at least this many times what a save takes."""
+_FULL_BYTES = 1 << 20
+LEAST_FREE_BYTES = 1e9
+"""Free disk space below which no stage begins, beside what it will write."""
+FREE_SPACE = "free some space (dvc gc --workspace removes old results), then start again"
 _GRACE_S = 10
 """Time for a loop to keep its state after SIGTERM, before the process ends in any case."""
 
@@ -35,7 +43,7 @@ class Keeper:
 
     Args:
         folder: where; None: nothing is kept.
-        every_s: seconds between two saves.
+        every_s: seconds between two saves, more where a save takes long; 0: save whenever asked.
         extra: joined to every state under `run`, and handed to `resume` when one is found.
         resume: takes back what `extra` gave.
     """
@@ -47,7 +55,7 @@ class Keeper:
         extra: Callable[[], State] = dict,
         resume: Callable[[State], None] = lambda state: None,
     ) -> None:
-        self.folder, self.every_s = folder, every_s
+        self.folder, self.wait = folder, every_s
         self.extra, self.resume = extra, resume
         self.last = time.monotonic()
 
@@ -82,7 +90,7 @@ class Keeper:
     @property
     def due(self) -> bool:
         """Whether it is time to save: the interval has passed, or the process shall end."""
-        return self.folder is not None and (_stop or time.monotonic() - self.last >= self.every_s)
+        return self.folder is not None and (_stop or time.monotonic() - self.last >= self.wait)
 
     def save(self, state: State) -> None:
         """Keep a state; ends the process afterwards if that was asked for."""
@@ -90,24 +98,42 @@ class Keeper:
 
         if self.folder is None:
             return
+        began = time.monotonic()
         self.folder.mkdir(parents=True, exist_ok=True)
         files = self._files()
         number = int(files[-1].stem.partition("-")[2]) + 1 if files else 0
-        partial = self.folder / "state.partial"
-        with partial.open("wb") as stream:
-            torch.save({**state, "run": self.extra()}, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(self.folder / f"state-{number:08d}.pt")
+        with complete(self.folder / f"state-{number:08d}.pt") as partial:
+            torch.save({**state, "run": self.extra()}, partial)
         for old in self._files()[:-GENERATIONS]:
             old.unlink()
         self.last = time.monotonic()
+        if self.wait:
+            self.wait = max(self.wait, _SHARE * (self.last - began))
         if _stop:
             sys.exit(128 + signal.SIGTERM)
 
     def last_state(self) -> Path | None:
         """File of the newest state."""
         return next(iter(reversed(self._files())), None)
+
+    def place(self, folder: Path) -> Path:
+        """Where to write what is whole before the stage is; `folder` if nothing is kept."""
+        place = self.folder / "files" if self.folder else folder
+        place.mkdir(parents=True, exist_ok=True)
+        return place
+
+    def deliver(self, names: Iterable[str], folder: Path) -> None:
+        """Link (or copy) files of `place` to where they belong; here they stay until `clear`."""
+        place = self.place(folder)
+        if place == folder:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in names:
+            (folder / name).unlink(missing_ok=True)
+            try:
+                os.link(place / name, folder / name)
+            except OSError:
+                shutil.copyfile(place / name, folder / name)
 
     def clear(self) -> None:
         """Forget every state of the instance, also those of other fingerprints."""
@@ -116,6 +142,45 @@ class Keeper:
 
     def _files(self) -> list[Path]:
         return sorted(self.folder.glob("state-*.pt")) if self.folder else []
+
+
+@contextmanager
+def complete(file: Path) -> Iterator[Path]:
+    """Another name to write to; what was written has reached the disk when it becomes `file`."""
+    partial = file.with_name(f"{file.name}.partial")
+    try:
+        yield partial
+        with partial.open("rb+") as stream:
+            os.fsync(stream.fileno())
+        partial.replace(file)
+    except Exception as error:
+        if disk_is_full(file.parent):
+            # torch and numpy only say that less was written than they wanted.
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file)) from error
+        raise
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def require_disk(folder: Path, needed: float = 0.0) -> None:
+    """Refuse to begin what will not fit on the folder's disk.
+
+    Args:
+        folder: where it will be written.
+        needed: bytes of it, state kept on the way included.
+
+    Raises:
+        StudyError: less is free.
+    """
+    free, least = shutil.disk_usage(folder).free, LEAST_FREE_BYTES + needed
+    if free < least:
+        rule = f"must be at least {least / 1e9:.1f} GB"
+        raise StudyError(f"free disk space = {free / 1e9:.1f} GB: {rule}: {FREE_SPACE}")
+
+
+def disk_is_full(folder: Path) -> bool:
+    """Whether there is no room for one more file."""
+    return shutil.disk_usage(folder).free < _FULL_BYTES
 
 
 def check_weights(network: "nn.Module", step: int) -> None:
@@ -130,7 +195,7 @@ def check_weights(network: "nn.Module", step: int) -> None:
 
 
 def terminate(number: int, frame: FrameType | None) -> None:
-    """Handler of SIGTERM: end at once or, where a state is kept, after the next save."""
+    """Handler of SIGTERM and SIGINT: end at once or, where a state is kept, after the next save."""
     global _stop
     if not _kept or _stop:
         sys.exit(128 + number)

@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from study.config import LatentSpec
+from study.config import LatentSpec, StudyError
 from study.data.store import to_float
+from study.keeper import Keeper, complete, require_disk
 
 if TYPE_CHECKING:
     from study.autoencoders.models import Autoencoder
@@ -39,6 +40,7 @@ def write_cache(
     batch_size: int,
     shard_images: int,
     track: Callable[[range], Iterable[int]] = iter,
+    keeper: Keeper | None = None,
 ) -> LatentSpec:
     """Encode every image, unflipped and flipped, into shards of moments or tokens.
 
@@ -52,18 +54,27 @@ def write_cache(
         batch_size: images per encoder call.
         shard_images: images per shard.
         track: wraps the range of shards for progress.
+        keeper: keeps the shards on the way, and has those of an earlier start; None: nothing kept.
 
     Raises:
         ConfigError: the autoencoder's factor does not divide the image side.
-        RuntimeError: a latent is not finite.
+        StudyError: a latent is not finite.
     """
-    autoencoder.latent_side(images)
-    folder.mkdir(parents=True, exist_ok=True)
+    side = autoencoder.latent_side(images)
+    keeper = keeper or Keeper()
+    place = keeper.place(folder)
     device = next(autoencoder.parameters()).device
     sums = torch.zeros(2, autoencoder.channels, dtype=torch.float64, device=device)
     counts = np.zeros(autoencoder.codebook_size if autoencoder.discrete else 0, dtype=np.int64)
-    shards, array = [], np.zeros(0)
-    for number in track(range(math.ceil(len(images) / shard_images))):
+    shards: list[dict[str, str | int]] = []
+    if kept := keeper.restore():
+        sums, counts, shards = kept["sums"], kept["counts"].numpy(), kept["shards"]
+    else:
+        # Two orientations in half precision; tokens take less.
+        require_disk(place, 2 * len(images) * 2 * autoencoder.channels * side**2 * 2)
+    for number in track(range(len(shards), math.ceil(len(images) / shard_images))):
+        if keeper.due:
+            keeper.save({"sums": sums, "counts": torch.from_numpy(counts), "shards": shards})
         part = images[number * shard_images : (number + 1) * shard_images]
         rows = []
         for first in range(0, len(part), batch_size):
@@ -74,13 +85,14 @@ def write_cache(
         # Not batch by batch: the host would wait for a GPU each time.
         array = torch.cat(rows).cpu().numpy()
         if not np.isfinite(array).all():
-            raise RuntimeError(f"{folder.name}: shard {number}: a latent is not finite")
-        shards.append({"file": f"latents-{number:05d}.npy", "images": len(array)})
-        np.save(folder / shards[-1]["file"], array)
+            raise StudyError(f"{folder.name}: shard {number}: a latent is not finite")
+        shards.append({"file": (name := f"latents-{number:05d}.npy"), "images": len(array)})
+        with complete(place / name) as partial, partial.open("wb") as stream:
+            np.save(stream, array)
         if autoencoder.discrete:
             counts += np.bincount(array.ravel(), minlength=len(counts))
+    keeper.deliver([str(shard["file"]) for shard in shards], folder)
     np.save(folder / "labels.npy", labels.astype(np.int64))
-    side = array.shape[-1]
     count = 2 * len(images) * side * side
     sums = sums.cpu()
     mean = sums[0] / count
@@ -135,10 +147,11 @@ class LatentCache:
         content = json.loads(index.read_text())
         self.spec = LatentSpec(**content["spec"])
         self.shards = [
-            np.load(folder / shard["file"], mmap_mode="r") for shard in content["shards"]
+            np.load(folder / shard["file"], mmap_mode="r", allow_pickle=False)
+            for shard in content["shards"]
         ]
         self.starts = np.cumsum([0, *(len(shard) for shard in self.shards)])
-        self.labels = torch.from_numpy(np.load(folder / "labels.npy"))
+        self.labels = torch.from_numpy(np.load(folder / "labels.npy", allow_pickle=False))
 
     def __len__(self) -> int:
         return int(self.starts[-1])

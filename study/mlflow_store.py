@@ -102,6 +102,16 @@ class Store:
         tags |= {LIVE: "false", RESULT: digest}
         client.log_batch(run, tags=[RunTag(key, value) for key, value in tags.items()])
 
+    def close_abandoned(self) -> None:
+        """End, as KILLED, what looks as if it were running although no process works on it."""
+        for name, runs in self.runs().items():
+            abandoned = [run for run in runs if run.info.status == "RUNNING"]
+            stage, _, instance = name.partition("@")
+            if abandoned and not _worked_on(stage, instance):
+                for run in abandoned:
+                    self.client.set_tag(run.info.run_id, LIVE, "false")
+                    self.client.set_terminated(run.info.run_id, "KILLED")
+
     def _steps(self, run: str) -> dict[str, set[int]]:
         keys, history = self.client.get_run(run).data.metrics, self.client.get_metric_history
         return {key: {metric.step for metric in history(run, key)} for key in keys}
@@ -149,11 +159,13 @@ class Live:
         """Log a point of the curve, unless the run showed it before an interruption."""
         if values["step"] <= self.shown:
             return
+        _probe()
         metrics = point(values, round(1000 * time.time()))
         self.store.client.log_batch(self.run_id, metrics=metrics)
 
     def close(self, status: str) -> None:
         """End the run: FINISHED, FAILED or KILLED."""
+        _probe()
         self.store.client.set_tag(self.run_id, LIVE, "false")
         self.store.client.set_terminated(self.run_id, status)
 
@@ -170,6 +182,8 @@ def show_all(profile: str, finished: list[tuple[Path, dict[str, Any]]]) -> None:
         runs = store.runs()
         for path, content in finished:
             store.show(path, content, runs.get(f"{content['stage']}@{content['instance']}", []))
+        if "MLFLOW_TRACKING_URI" not in os.environ:
+            store.close_abandoned()
 
 
 def open_store(profile: str) -> Store:
@@ -184,7 +198,7 @@ def open_store(profile: str) -> Store:
         return _open(given, profile, None)
     # Processes that create a database at the same time destroy it.
     with _locked("create"):
-        _probe(paths.TRACKING_DATABASE)
+        _probe(mode="rwc")
         artifacts = f"{paths.TRACKING_ARTIFACTS.as_uri()}/{profile}"
         return _open(f"sqlite:///{paths.TRACKING_DATABASE}", profile, artifacts)
 
@@ -199,7 +213,8 @@ def _open(uri: str, profile: str, artifacts: str | None) -> Store:
         if not event.contains(Engine, "connect", _unsynchronised):
             event.listen(Engine, "connect", _unsynchronised)
         for name in ("mlflow", "alembic"):
-            logging.getLogger(name).setLevel(logging.ERROR)
+            # What fails is raised as well, and told in one line.
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         client = MlflowClient(uri)
         name = f"eqvae/{profile}"
         found = client.get_experiment_by_name(name)
@@ -219,12 +234,27 @@ def _unsynchronised(connection: Any, record: object) -> None:
         connection.execute("PRAGMA synchronous = OFF")
 
 
-def _probe(database: Path) -> None:
-    """Fail at once where MLflow would retry for minutes: a damaged, locked or read-only file."""
-    with closing(sqlite3.connect(database, timeout=_BUSY_TIMEOUT_S)) as connection:
+def _probe(mode: str = "rw") -> None:
+    """Fail soon where MLflow would try for long: no file, a damaged, locked or read-only one."""
+    if os.environ.get("MLFLOW_TRACKING_URI"):
+        return
+    name = f"{paths.TRACKING_DATABASE.as_uri()}?mode={mode}"
+    with closing(sqlite3.connect(name, timeout=_BUSY_TIMEOUT_S, uri=True)) as connection:
         connection.execute("BEGIN IMMEDIATE")
         connection.execute("SELECT count(*) FROM sqlite_master")
         connection.rollback()
+
+
+def _worked_on(stage: str, instance: str) -> bool:
+    file = paths.lock(stage, instance)
+    if not file.is_file():
+        return False
+    with file.open() as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 @contextmanager

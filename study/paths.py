@@ -24,6 +24,11 @@ def work(stage: str, instance: str) -> Path:
     return ROOT / "work" / stage / instance
 
 
+def lock(stage: str, instance: str) -> Path:
+    """File that the process which runs the instance holds a lock on, and names itself in."""
+    return ROOT / "work" / "locks" / f"{stage}@{instance}"
+
+
 def report(profile: str) -> Path:
     """Folder of a profile's report."""
     return ROOT / "reports" / profile

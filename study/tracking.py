@@ -25,7 +25,7 @@ import numpy as np
 from study import paths
 from study.config import Cell, ConfigError, load_grid, plain
 from study.fingerprint import fingerprint
-from study.keeper import Keeper
+from study.keeper import Keeper, complete
 
 if TYPE_CHECKING:
     from study.mlflow_store import Live
@@ -77,7 +77,7 @@ class Run:
 
     @property
     def keeper(self) -> Keeper:
-        """What keeps the instance's unfinished state, its curve and the time spent with it."""
+        """What keeps the unfinished state, with curve, records and the time spent."""
         if self._keeper is None:
             digest = fingerprint(self.stage, self.cell, self.parameters)
             folder = paths.work(self.stage, self.cell.instance) / digest if digest else None
@@ -97,10 +97,11 @@ class Run:
     def _state(self) -> dict[str, Any]:
         live = self._live.run_id if self._live else self._tracking_run
         spent = time.time() - self.started
-        return {"curve": self.curve, "spent": spent, "tracking_run": live or ""}
+        own = {"curve": self.curve, "records": self.records}
+        return {**own, "spent": spent, "tracking_run": live or ""}
 
     def _resume(self, state: dict[str, Any]) -> None:
-        self.curve = state["curve"]
+        self.curve, self.records = state["curve"], state["records"]
         self.started = time.time() - state["spent"]
         self._tracking_run = state["tracking_run"] or None
 
@@ -220,19 +221,16 @@ def _tolerated() -> Iterator[None]:
 def write_text(path: Path, text: str) -> None:
     """Write a file that is either whole or not there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
-    partial.replace(path)
+    with complete(path) as partial:
+        partial.write_text(text)
 
 
 def _write_rows(path: Path, names: list[str], rows: list[dict[str, Any]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", newline="") as file:
+    with complete(path) as partial, partial.open("w", newline="") as file:
         writer = csv.DictWriter(file, names, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    partial.replace(path)
 
 
 def environment() -> dict[str, Any]:

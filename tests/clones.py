@@ -54,7 +54,13 @@ class Clone:
 
     def run(self, *command: str, code: int = 0) -> str:
         """Output of a command whose exit code must be `code`; `python` is that of the tests."""
-        done = subprocess.run(
+        done = self.attempt(*command)
+        assert done.returncode == code, f"{command}: {done.returncode}\n{done.stdout}{done.stderr}"
+        return done.stdout + done.stderr
+
+    def attempt(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """A command that may fail."""
+        return subprocess.run(
             command,
             cwd=self.root,
             env=self.environment,
@@ -62,8 +68,6 @@ class Clone:
             capture_output=True,
             timeout=900,
         )
-        assert done.returncode == code, f"{command}: {done.returncode}\n{done.stdout}{done.stderr}"
-        return done.stdout + done.stderr
 
     def use(self, *choice: str) -> str:
         return self.run("python", "-m", "study", "use", *choice)

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -104,7 +105,58 @@ def test_any_other_error_keeps_its_traceback(execute: Callable[..., Any]) -> Non
 def test_the_device_is_the_gpu_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     for available, name in ((True, "cuda"), (False, "cpu")):
         monkeypatch.setattr("torch.cuda.is_available", lambda found=available: found)
+        monkeypatch.setattr("torch.cuda.mem_get_info", lambda: (60 << 30, 80 << 30))
         assert command.device().type == name
+
+
+def test_a_gpu_that_others_have_filled_is_refused(
+    execute: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda: (2 << 30, 80 << 30))
+    with pytest.raises(SystemExit) as stopped:
+        execute(lambda config, run: command.device())
+    assert stopped.value.code == 1
+    assert capsys.readouterr().err == (
+        "error: free GPU memory = 2.0 GiB: must be at least 10% of 80 GiB; "
+        "stop what else uses the GPU: nvidia-smi\n"
+    )
+
+
+def free_disk(monkeypatch: pytest.MonkeyPatch, free: float) -> None:
+    usage = SimpleNamespace(free=free)
+    monkeypatch.setattr("study.keeper.shutil.disk_usage", lambda folder: usage)
+
+
+def test_a_disk_that_is_nearly_full_is_refused_before_the_work(
+    execute: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    free_disk(monkeypatch, 5e8)
+    with pytest.raises(SystemExit) as stopped:
+        execute(fails_with(AssertionError("the work began")))
+    assert stopped.value.code == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: free disk space = 0.5 GB: must be at least 1.0 GB: free some")
+
+
+def test_whatever_a_full_disk_makes_a_library_raise_is_one_line(
+    execute: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def main(config: Any, run: Run) -> None:
+        free_disk(monkeypatch, 0)
+        raise RuntimeError("unexpected pos 768 vs 662")
+
+    with pytest.raises(SystemExit) as stopped:
+        execute(main)
+    assert stopped.value.code == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "No space left on device: free some space" in line
 
 
 CHILD = """

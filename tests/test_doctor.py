@@ -88,6 +88,15 @@ def test_a_damaged_lock_file_is_named(root: Path) -> None:
     assert "git checkout dvc.lock" in faults()["dvc.lock"].cure
 
 
+def test_a_damaged_lock_of_dvc_is_named(root: Path) -> None:
+    file = root / ".dvc" / "tmp" / "rwlock"
+    file.parent.mkdir(parents=True)
+    file.write_text('{"read": {}}')
+    assert faults() == {}
+    file.write_text("")
+    assert faults()["dvc"].cure.startswith("rm .dvc/tmp/rwlock")
+
+
 def test_unfinished_state_outside_the_grid_is_a_fault(root: Path) -> None:
     for instance in ("smoke-shapes-kl_small-eq-0", "old-shapes-kl_small-eq-0"):
         folder = root / "work" / "finetune_autoencoder" / instance / "abc"

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from study.keeper import Keeper
+from study.config import StudyError
+from study.keeper import Keeper, check_weights, require_disk
 
 
 @pytest.fixture
@@ -91,6 +92,51 @@ def test_a_state_is_due_when_the_interval_has_passed(folder: Path) -> None:
     assert patient.due
     patient.save({"step": 1})
     assert not patient.due
+
+
+def test_a_state_that_takes_long_is_kept_less_often(folder: Path) -> None:
+    keeper = Keeper(folder, every_s=1e-9)
+    keeper.save({"step": 1})
+    assert keeper.wait > 1e-6
+    assert not keeper.due
+
+
+def test_finished_files_are_delivered_and_stay_until_the_end(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper, output = Keeper(folder), tmp_path / "output"
+    for name in ("a", "b"):
+        (keeper.place(output) / name).write_text(name)
+    assert not output.exists()
+    keeper.deliver(["a"], output)
+    monkeypatch.setattr("study.keeper.os.link", lambda *names: (_ for _ in ()).throw(OSError()))
+    keeper.deliver(["a", "b"], output)
+    assert {file.name: file.read_text() for file in output.iterdir()} == {"a": "a", "b": "b"}
+    assert sorted(file.name for file in keeper.place(output).iterdir()) == ["a", "b"]
+    keeper.clear()
+    assert not folder.exists()
+
+
+def test_without_a_keeper_files_are_written_where_they_belong(tmp_path: Path) -> None:
+    keeper = Keeper()
+    (keeper.place(tmp_path / "output") / "a").write_text("a")
+    keeper.deliver(["a"], tmp_path / "output")
+    assert (tmp_path / "output" / "a").read_text() == "a"
+
+
+def test_a_weight_that_is_not_finite_is_named() -> None:
+    layer = torch.nn.Linear(2, 2)
+    check_weights(layer, 7)
+    with torch.no_grad():
+        layer.bias[1] = torch.inf
+    with pytest.raises(StudyError, match="step 7: weight bias: must be finite"):
+        check_weights(layer, 7)
+
+
+def test_what_will_not_fit_is_refused(tmp_path: Path) -> None:
+    require_disk(tmp_path)
+    with pytest.raises(StudyError, match=r"free disk space = .* GB: must be at least .* free some"):
+        require_disk(tmp_path, 1e18)
 
 
 def test_clearing_forgets_other_fingerprints_too(folder: Path) -> None:

@@ -1,5 +1,5 @@
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from study.autoencoders.models import Autoencoder
-from study.config import LatentSpec, Scaling
+from study.config import LatentSpec, Scaling, StudyError
 from study.data.store import to_float
+from study.keeper import Keeper
 from study.latents import LatentCache, write_cache
 
 Write = Callable[..., LatentCache]
@@ -155,7 +156,7 @@ def test_a_latent_that_is_not_finite_leaves_no_index(
 ) -> None:
     with torch.no_grad():
         next(tiny.parameters()).fill_(torch.inf)
-    with pytest.raises(RuntimeError, match="cache: shard 0: a latent is not finite"):
+    with pytest.raises(StudyError, match="cache: shard 0: a latent is not finite"):
         write_cache(tmp_path / "cache", tiny, images, labels, 4, 1.0, 8, 16)
     with pytest.raises(FileNotFoundError, match="made by stage cache_latents"):
         LatentCache(tmp_path / "cache")
@@ -166,3 +167,36 @@ def test_no_shard_needs_pickle(write: Write, kl: Autoencoder, tmp_path: Path) ->
     index = json.loads((tmp_path / "cache" / "index.json").read_text())
     for shard in index["shards"]:
         np.load(tmp_path / "cache" / shard["file"], allow_pickle=False)
+
+
+@pytest.mark.parametrize("stops", [[1], [0, 2], [1, 2, 3]])
+def test_an_interrupted_cache_is_the_undisturbed_one(
+    tmp_path: Path,
+    autoencoder: Autoencoder,
+    images: np.ndarray,
+    labels: np.ndarray,
+    stops: list[int],
+) -> None:
+    def cached(name: str, stop: int | None = None, keeper: Keeper | None = None) -> list[int]:
+        encoded = []
+
+        def shards(span: range) -> Iterator[int]:
+            for number in span:
+                if number == stop:
+                    raise InterruptedError
+                encoded.append(number)
+                yield number
+
+        folder = tmp_path / name
+        write_cache(folder, autoencoder, images, labels, 4, 0.5, 3, 5, shards, keeper)
+        return encoded
+
+    assert cached("a") == [0, 1, 2, 3]
+    for stop in stops:
+        with pytest.raises(InterruptedError):
+            cached("b", stop, Keeper(tmp_path / "work" / "x", every_s=0))
+    # The shard before the stop was not yet kept: that is done first thing in the next.
+    rest = cached("b", None, Keeper(tmp_path / "work" / "x", every_s=0))
+    assert rest == [0, 1, 2, 3][max(0, stops[-1] - 1) :]
+    ours, theirs = ({f.name: f.read_bytes() for f in (tmp_path / n).iterdir()} for n in "ab")
+    assert ours == theirs

@@ -49,6 +49,7 @@ def open_parquet(config: DataConfig, split: str) -> Images:
 
 def open_huggingface(config: DataConfig, split: str) -> Images:
     """Open a data set of the hub (downloads it on first use), classes in turn."""
+    from datasets import config as hub
     from datasets import load_dataset
     from datasets.exceptions import DatasetsError
 
@@ -71,11 +72,12 @@ def open_huggingface(config: DataConfig, split: str) -> Images:
         _check_schema(table.schema, config, origin)
         labels[name] = _integers(table.column(label), f"{origin}: column {label!r}")
     order = interleave(labels[part])
+    places = [Path(hub.HF_CACHE_HOME), Path(hub.HF_DATASETS_CACHE), Path(config.path)]
 
     def read() -> Iterator[tuple[str, Loader]]:
         cells = tables[part].column(image)
         for row in order.tolist():
-            yield f"{part}#{row}", partial(_bytes_or_file, cells[row].as_py() or {})
+            yield f"{part}#{row}", partial(_bytes_or_file, cells[row].as_py() or {}, places)
 
     names = getattr(parts["train"].features[label], "names", None) or _numbered(labels["train"])
     return Images(f"{origin}, {split}", names, labels[part][order], read)
@@ -158,11 +160,14 @@ def _bytes(value: dict[str, Any]) -> bytes:
     return value["bytes"]
 
 
-def _bytes_or_file(value: dict[str, Any]) -> bytes:
+def _bytes_or_file(value: dict[str, Any], places: list[Path]) -> bytes:
     """Hub data sets made of single files hold the path of the downloaded file."""
-    if not value.get("bytes") and value.get("path"):
-        return Path(value["path"]).read_bytes()
-    return _bytes(value)
+    if value.get("bytes") or not value.get("path"):
+        return _bytes(value)
+    file = Path(value["path"]).resolve()
+    if not any(file.is_relative_to(place.resolve()) for place in places):
+        raise ValueError(f"{value['path']}: must be a file that was downloaded with the data set")
+    return file.read_bytes()
 
 
 def _first_line(error: Exception) -> str:

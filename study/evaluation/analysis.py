@@ -23,9 +23,11 @@ from study.evaluation.latents import (
     standardised,
     token_counts,
 )
+from study.evaluation.passes import packed, restore_sums, sums, unpacked
 from study.evaluation.pictures import Sheet, latent_sheet, transform_sheet
 from study.evaluation.spectrum import Spectrum
 from study.evaluation.transformed import UnderTransforms, scaling
+from study.keeper import Keeper
 
 SHOWN = 12
 """Images in the picture of reconstructions."""
@@ -68,6 +70,7 @@ def analyse(
     settings: EvaluateAutoencoderConfig,
     judges: Judges | None = None,
     seed: int = 0,
+    keeper: Keeper | None = None,
 ) -> Analysis:
     """Measure reconstruction, latents and equivariance on the first `settings.num_images` images.
 
@@ -77,10 +80,11 @@ def analyse(
         settings: number of images, batch size, scales, sizes of the intrinsic dimension.
         judges: trained networks that measure; what needs a missing one is left out.
         seed: of the sampled latents; the same noise for every autoencoder of equal latents.
+        keeper: keeps the sums on the way, and has those of an earlier start; None: nothing kept.
 
     Raises:
         ConfigError: the images do not fit the autoencoder's factor.
-        RuntimeError: a latent, pixel or feature is not finite, or nothing varies.
+        StudyError: a latent, pixel or feature is not finite, or nothing varies.
     """
     judges = judges or Judges()
     images = images[: settings.num_images]
@@ -88,8 +92,18 @@ def analyse(
     with_reference = judges if judges.reference else replace(judges, extractor=None)
     reconstruction = Comparison(with_reference, judges.reference, with_ssim=True)
     transformed = UnderTransforms(autoencoder, judges, side, settings.scales)
-    means, shown = [], []
-    for index, batch in enumerate(batches(images, settings.batch_size, device)):
+    means, shown, first, keeper = [], [], 0, keeper or Keeper()
+    parts = {"reconstruction": reconstruction, **transformed.parts()}
+    if kept := keeper.restore():
+        means, shown = unpacked(kept["means"], device), unpacked(kept["shown"])
+        first = kept["batches"]
+        for name, part in parts.items():
+            restore_sums(part, kept[name], device)
+    left = images[first * settings.batch_size :]
+    for index, batch in enumerate(batches(left, settings.batch_size, device), first):
+        if keeper.due:
+            own = {"batches": index, "means": means, "shown": packed(shown)}
+            keeper.save({**own, **{name: sums(part) for name, part in parts.items()}})
         here = f"batch {index}"
         posterior = encode(autoencoder, batch, here)
         decoded = decode(autoencoder, posterior.mean, here)

@@ -11,7 +11,7 @@ from study.config import StudyError, TrainNetworkConfig
 from study.config.seeds import derive
 from study.data.store import to_float
 from study.evaluation.networks.in_domain import InDomainNetwork
-from study.keeper import Keeper
+from study.keeper import Keeper, check_weights
 
 LABEL_SMOOTHING = 0.1
 """Keeps features from collapsing onto class means, blind to differences within a class."""
@@ -40,7 +40,7 @@ def train_classifier(
         keeper: keeps the state on the way, and has that of an earlier start; None: nothing is kept.
 
     Raises:
-        StudyError: the loss is not finite.
+        StudyError: the loss or a weight is not finite.
     """
     device = next(network.parameters()).device
     optimiser = torch.optim.AdamW(
@@ -60,6 +60,7 @@ def train_classifier(
         first, total, since = kept["step"], kept["total"], kept["since"]
     for step in steps(range(first, config.steps)):
         if keeper.due:
+            check_weights(network, step)
             state = {name: part.state_dict() for name, part in parts.items()}
             keeper.save({**state, "step": step, "total": total, "since": since})
         rng = np.random.default_rng(derive(seed, "network", step))

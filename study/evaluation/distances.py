@@ -149,10 +149,9 @@ def _moments(rows: Tensor) -> tuple[Tensor, Tensor]:
         raise StudyError(f"{len(rows)} features: must be at least 2 for a distance")
     mean = rows.mean(0)
     centred = rows - mean
-    covariance = centred.T @ centred / (len(rows) - 1)
-    if not float(covariance.trace()) > 0:
+    if bool((rows == rows[0]).all()):
         raise StudyError(f"{len(rows)} features are all identical: no distance")
-    return mean, covariance
+    return mean, centred.T @ centred / (len(rows) - 1)
 
 
 def _distance(mean: Tensor, covariance: Tensor, theirs: Statistics) -> float:

@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from pickle import UnpicklingError
 
 import numpy as np
 import torch
@@ -90,12 +89,15 @@ class FeatureExtractor:
         return grid.permute(0, 2, 3, 1).flatten(1)
 
     def all(self, batches: Iterable[Tensor]) -> Features:
-        """Features of all batches.
+        """Features of all batches; errors as those of `joined`."""
+        return self.joined([self.everything(batch) for batch in batches])
+
+    def joined(self, parts: list[Features]) -> Features:
+        """Features of several batches as those of one set.
 
         Raises:
             StudyError: no batch, or a feature is not finite.
         """
-        parts = [self.everything(batch) for batch in batches]
         if not parts:
             raise StudyError("features of no image: the set must not be empty")
         features = Features.joined(parts)
@@ -116,23 +118,25 @@ def load_extractor(
         device: where it runs.
 
     Raises:
-        ConfigError: the weights file of Inception is missing, or holds more than tensors.
+        ConfigError: the weights file of Inception is missing, or is not what it should be.
     """
     if config.extractor is Extractor.in_domain:
         return FeatureExtractor("in_domain", load_network(in_domain, device), device)
     file = paths.ROOT / str(config.weights)
     if not file.is_file():
         raise ConfigError(f"{config.weights}: no such file; put torch-fidelity's Inception there")
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
     try:
         # torch-fidelity itself would unpickle anything.
         torch.load(file, map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, EOFError):
-        raise ConfigError(f"{config.weights}: must be a PyTorch file of tensors only") from None
-    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-
-    network = FeatureExtractorInceptionV3(
-        "inception-v3-compat",
-        ["2048", "logits_unbiased"],
-        feature_extractor_weights_path=str(file),
-    )
+        network = FeatureExtractorInceptionV3(
+            "inception-v3-compat",
+            ["2048", "logits_unbiased"],
+            feature_extractor_weights_path=str(file),
+        )
+    except Exception:
+        # Whatever a foreign or damaged file makes the readers raise.
+        rule = "must be torch-fidelity's Inception, a PyTorch file of tensors only"
+        raise ConfigError(f"{config.weights}: {rule}") from None
     return FeatureExtractor("inception", network.to(device).eval(), device)

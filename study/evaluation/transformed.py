@@ -125,6 +125,13 @@ class UnderTransforms:
                 self.agreement[name].add(*tokens)
             self.decoded[name].add(decode(self.autoencoder, ours, here), moved)
 
+    def parts(self) -> dict[str, EquivarianceError | Agreement | Comparison]:
+        """Everything that grows with a batch, by name."""
+        groups = (self.sampled, self.agreement, self.decoded)
+        errors = {f"{name} {variant}": each for (name, variant), each in self.errors.items()}
+        named = ((f"{n} {name}", p) for n, group in enumerate(groups) for name, p in group.items())
+        return {**errors, **dict(named)}
+
     def results(self) -> Iterator[Measured]:
         """Every metric, with the means over turns and over scales."""
         n = next(iter(self.errors.values())).images

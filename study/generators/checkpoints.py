@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from study.config import BackboneConfig, GeneratorConfig, LatentSpec, Scaling, Weights
 from study.generators.objectives import build_objective
 from study.generators.repa import REPA
+from study.keeper import complete
 
 
 @dataclass(kw_only=True, slots=True)
@@ -41,6 +42,7 @@ class GeneratorIndex:
 
     def save(self, folder: Path) -> None:
         """Write the index; a run without one is not finished."""
+        folder.mkdir(parents=True, exist_ok=True)
         content = asdict(self) | {"scaling": self.scaling.value}
         (folder / "index.json").write_text(json.dumps(content, indent=1) + "\n")
 
@@ -66,8 +68,10 @@ def load_index(folder: Path) -> GeneratorIndex:
 
 
 def save_weights(file: Path, weights: dict[str, Tensor]) -> None:
-    """Write tensors as safetensors."""
-    save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, file)
+    """Write tensors as safetensors; the file is whole or not there."""
+    tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
+    with complete(file) as partial:
+        save_file(tensors, partial)
 
 
 def load_generator(

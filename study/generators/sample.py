@@ -40,6 +40,7 @@ def sample_batches(
     process: int = 0,
     num_processes: int = 1,
     precision: Precision = Precision.fp32,
+    done: int = 0,
 ) -> Iterator[Tensor]:
     """Standardised latents (B c h w) or tokens (B h w) of all samples, in order.
 
@@ -60,9 +61,10 @@ def sample_batches(
         process: from 0.
         num_processes: among which micro-batches are dealt out.
         precision: of the network's passes; what the sampler keeps stays in fp32.
+        done: how many of the process's micro-batches to leave out: it has them already.
     """
     stride = micro_batch_size * num_processes
-    for first in range(process * micro_batch_size, len(labels), stride):
+    for first in range(process * micro_batch_size + done * stride, len(labels), stride):
         indices = list(range(first, first + micro_batch_size))
         chosen = torch.from_numpy(labels[np.minimum(indices, len(labels) - 1)]).to(device)
         noise = SampleNoise(seed, indices, device)

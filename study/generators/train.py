@@ -7,6 +7,7 @@ seed see the same images, flips, times, noise and label dropout.
 import copy
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 
@@ -14,12 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from study.config import BackboneConfig, Scaling, TrainGeneratorConfig
+from study.config import BackboneConfig, Scaling, StudyError, TrainGeneratorConfig
 from study.config.seeds import derive
 from study.data.store import to_float
 from study.generators.checkpoints import Checkpoint, GeneratorIndex, save_weights
 from study.generators.common import Batch, GeneratorObjective
 from study.generators.step import Step
+from study.keeper import GENERATIONS, Keeper, check_weights, require_disk
 from study.latents import LatentCache
 
 Log = Callable[[int, dict[str, float]], None]
@@ -126,6 +128,7 @@ def train_generator(
     device: torch.device,
     log: Log,
     steps: Callable[[range], Iterable[int]] = iter,
+    keeper: Keeper | None = None,
 ) -> GeneratorIndex:
     """Train a generator on cached latents and keep its weights at the listed steps.
 
@@ -141,9 +144,10 @@ def train_generator(
         device: where to train.
         log: called with step and mean values since the last call.
         steps: wraps the step range for progress.
+        keeper: keeps the state on the way, and has that of an earlier start; None: nothing is kept.
 
     Raises:
-        RuntimeError: a loss term is not finite.
+        StudyError: a loss term, the gradient or a weight is not finite.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "generator", "weights"))
@@ -153,11 +157,28 @@ def train_generator(
     batches = LatentBatches(
         cache, scaling, images if objective.needs_images else None, config, seed, device
     )
-    folder.mkdir(parents=True, exist_ok=True)
+    keeper = keeper or Keeper()
+    place = keeper.place(folder)
     kept, saved = checkpoint_steps(config), []
-    interval, meter, since = max(1, config.steps // 100), {}, 0
+    first, interval, meter, since = 0, max(1, config.steps // 100), {}, 0
+    parts = {"network": network, "average": average.network, "optimiser": update.optimiser}
+    if state := keeper.restore():
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+        first, since = state["step"], state["since"]
+        meter = {name: total.to(device) for name, total in state["meter"].items()}
+        saved = [Checkpoint(**row) for row in state["saved"]]
+    else:
+        require_disk(place, _bytes(network, len(kept) * (1 + config.raw_weights)))
     numbers = torch.Generator(device)
-    for step in steps(range(config.steps)):
+    for step in steps(range(first, config.steps)):
+        if keeper.due:
+            _means(step, meter, since)
+            check_weights(network, step)
+            progress = {"step": step, "meter": meter, "since": since}
+            rows = {"saved": [asdict(checkpoint) for checkpoint in saved]}
+            states = {name: part.state_dict() for name, part in parts.items()}
+            keeper.save({**states, **progress, **rows})
         # learning rate
         rate = config.learning_rate * min(1.0, (step + 1) / max(1, config.warmup_steps))
         # batch
@@ -172,18 +193,20 @@ def train_generator(
         meter = {name: meter.get(name, 0) + value for name, value in values.items()}
         since += 1
         if since == interval or step + 1 in kept:
-            _report(log, step + 1, meter, since, rate)
+            log(step + 1, {**_means(step + 1, meter, since), "learning_rate": rate})
             meter, since = {}, 0
         # checkpoint
         if step + 1 in kept:
             file = f"checkpoint-{step + 1:08d}.safetensors"
             raw = file.replace("checkpoint", "raw") if config.raw_weights else None
-            save_weights(folder / file, average.network.state_dict())
+            save_weights(place / file, average.network.state_dict())
             if raw is not None:
-                save_weights(folder / raw, network.state_dict())
+                save_weights(place / raw, network.state_dict())
             saved.append(
                 Checkpoint(step=step + 1, images_seen=images_seen, file=file, raw_file=raw)
             )
+    names = [name for point in saved for name in (point.file, point.raw_file) if name]
+    keeper.deliver(names, folder)
     index = GeneratorIndex(
         backbone=backbone,
         spec=cache.spec,
@@ -196,9 +219,15 @@ def train_generator(
     return index
 
 
-def _report(log: Log, step: int, sums: dict[str, Tensor], count: int, rate: float) -> None:
+def _bytes(network: nn.Module, files: int) -> int:
+    """Of so many files of weights and of the states: weights, their average and two moments."""
+    weights = sum(parameter.nbytes for parameter in network.parameters())
+    return weights * (files + 4 * (GENERATIONS + 1))
+
+
+def _means(step: int, sums: dict[str, Tensor], count: int) -> dict[str, float]:
     means = {name: float(total) / count for name, total in sums.items()}
     for name, value in means.items():
         if not math.isfinite(value):
-            raise RuntimeError(f"step {step}: {name} = {value}: must be finite")
-    log(step, {**means, "learning_rate": rate})
+            raise StudyError(f"step {step}: {name} = {value}: must be finite")
+    return means

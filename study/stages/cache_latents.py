@@ -1,6 +1,8 @@
 """Stage cache_latents: encode the training images once, unflipped and flipped."""
 
 import json
+import math
+from functools import partial
 
 from study import paths
 from study.autoencoders.models import load_autoencoder
@@ -8,26 +10,32 @@ from study.command import place, stage
 from study.config.stages import CacheLatents
 from study.data.store import PixelStore
 from study.latents import LatentCache, write_cache
+from study.progress import track
 from study.tracking import Run
 
 
 def main(config: CacheLatents, run: Run) -> None:
     """Write moments or tokens, and their statistics."""
-    store = PixelStore(paths.store(config.cell))
+    store, settings = PixelStore(paths.store(config.cell)), config.cache_latents
     source = paths.autoencoder(config.cell)
     autoencoder = place(load_autoencoder(source))
     autoencoder.prepare(config.cache_latents.precision, config.cache_latents.compile)
     run.family = autoencoder.family.value
-    spec = write_cache(
-        run.output(),
-        autoencoder,
-        store.images("train"),
-        store.labels("train"),
-        store.num_classes,
-        json.loads((source / "study.json").read_text())["published_scale"],
-        config.cache_latents.batch_size,
-        config.cache_latents.shard_images,
-    )
+    images = store.images("train")
+    shards = math.ceil(len(images) / settings.shard_images)
+    with run.keeper as keeper:
+        spec = write_cache(
+            run.output(),
+            autoencoder,
+            images,
+            store.labels("train"),
+            store.num_classes,
+            json.loads((source / "study.json").read_text())["published_scale"],
+            settings.batch_size,
+            settings.shard_images,
+            partial(track, total=shards, description="shards"),
+            keeper,
+        )
     cache = LatentCache(run.output())
     for channel, (mean, std) in enumerate(zip(spec.mean, spec.std, strict=True)):
         run.record(f"latent_mean_channel_{channel}", mean, n=len(cache))

@@ -25,7 +25,8 @@ def main(config: EvaluateAutoencoder, run: Run) -> None:
     require_samples(len(images), len(reference.train.mean), config.evaluation, "num_images")
     perceptual = perceptual_distance(config.evaluation.lpips, network, device())
     judges = Judges(extractor, reference.train, perceptual)
-    analysis = analyse(autoencoder, images, settings, judges, cell.seed or 0)
+    with run.keeper as keeper:
+        analysis = analyse(autoencoder, images, settings, judges, cell.seed or 0, keeper)
     for result in analysis.results:
         run.record(result.metric, result.value, n=result.n, extractor=result.extractor)
     run.picture(*analysis.reconstructions)

@@ -4,9 +4,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from functools import partial
 
-import torch
-from torch import Tensor
-
 from study import paths
 from study.autoencoders.models import Autoencoder, load_autoencoder
 from study.command import device, place, stage
@@ -17,6 +14,7 @@ from study.data.store import PixelStore
 from study.evaluation.autoencoder import reconstructions
 from study.evaluation.features import FeatureExtractor, Features, load_extractor
 from study.evaluation.neighbours import thumbnails
+from study.evaluation.passes import Gathered
 from study.evaluation.reference import Reference, require_samples
 from study.evaluation.samples import Gallery, Result, SampleMeasures
 from study.generators.checkpoints import load_generator, load_index
@@ -54,10 +52,13 @@ def main(config: EvaluateGenerator, run: Run) -> None:
     num_steps = settings.num_token_steps if tokens else settings.num_steps
     decode = partial(decode_batches, decoder, index.spec, index.scaling)
     kept = max(settings.grid_images, settings.nearest_samples)
-    for checkpoint in track(index.checkpoints, len(index.checkpoints), "checkpoints"):
+    state = run.keeper.restore() or {"checkpoint": 0}
+    left = index.checkpoints[state["checkpoint"] :]
+    for number, checkpoint in enumerate(track(left, len(left), "checkpoints"), state["checkpoint"]):
         network = load_generator(
             folder, index, checkpoint, config.generator, config.sampler.weights, device()
         )
+        gathered = Gathered(extractor, kept, state.pop("gathered", None))
         latents = sample_batches(
             prepare(network, settings.precision, settings.compile),
             objective,
@@ -69,8 +70,14 @@ def main(config: EvaluateGenerator, run: Run) -> None:
             derive(seed, "evaluation"),
             device(),
             precision=settings.precision,
+            done=gathered.batches,
         )
-        features, shown = _features(extractor, decode(latents), kept)
+        with run.keeper as keeper:
+            for images in decode(latents):
+                gathered.add(images)
+                if keeper.due:
+                    keeper.save({"checkpoint": number, "gathered": gathered.state()})
+        features, shown = gathered.features(), gathered.shown
         record = partial(_record, run, checkpoint.step, checkpoint.images_seen)
         record(measures.everything(features))
         record(measures.nearest(features, thumbnails(shown[: settings.nearest_samples]), gallery))
@@ -103,21 +110,6 @@ def main(config: EvaluateGenerator, run: Run) -> None:
         "reconstructions": f"{settings.reconstructions} training images, latents sampled",
         **measures.protocol(),
     }
-
-
-def _features(
-    extractor: FeatureExtractor, batches: Iterable[Tensor], keep: int
-) -> tuple[Features, Tensor]:
-    """Features of all images, and the first images themselves."""
-    kept: list[Tensor] = []
-
-    def passing() -> Iterator[Tensor]:
-        for images in batches:
-            if sum(map(len, kept)) < keep:
-                kept.append(images.cpu())
-            yield images
-
-    return extractor.all(passing()), torch.cat(kept)[:keep]
 
 
 def _against_reconstructions(

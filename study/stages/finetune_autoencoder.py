@@ -12,6 +12,7 @@ from study.command import device, place, stage
 from study.config import Trainable
 from study.config.stages import FinetuneAutoencoder
 from study.data.store import PixelStore
+from study.keeper import check_weights
 from study.progress import track
 from study.tracking import Run
 
@@ -52,6 +53,7 @@ def _train(autoencoder: Autoencoder, config: FinetuneAutoencoder, run: Run) -> N
             partial(track, total=training.steps, description="autoencoder"),
             keeper,
         )
+    check_weights(autoencoder, training.steps)
     run.cost("training_seconds", time.time() - run.started)
     encoder, decoder = forward_gflop(autoencoder, store.images("train").shape[-1])
     # Forward and backward; the same rule for every arm, the discriminator left out.

@@ -12,6 +12,7 @@ from study.command import device, place, stage
 from study.config.seeds import derive
 from study.config.stages import PretrainAutoencoder
 from study.data.store import PixelStore
+from study.keeper import check_weights
 from study.progress import track
 from study.tracking import Run
 
@@ -38,6 +39,7 @@ def main(config: PretrainAutoencoder, run: Run) -> None:
             partial(track, total=training.steps, description="autoencoder"),
             keeper,
         )
+    check_weights(autoencoder, training.steps)
     encoder, decoder = forward_gflop(autoencoder, store.images("train").shape[-1])
     run.cost("gflop_per_image", 3 * (work.encoded * encoder + work.decoded * decoder))
     run.protocol = {"perceptual distance": views.name}

@@ -26,19 +26,21 @@ def main(config: TrainGenerator, run: Run) -> None:
         target = load_target(config.generator, paths.network(cell, "target"), device())
         images = PixelStore(paths.store(cell)).images("train")
     objective = build_objective(config.generator, target)
-    train_generator(
-        run.output(),
-        objective,
-        cache,
-        images,
-        config.backbone,
-        config.train_generator,
-        Scaling(cell.scaling),
-        cell.seed or 0,
-        device(),
-        run.log,
-        partial(track, total=config.train_generator.steps, description=cell.generator or ""),
-    )
+    with run.keeper as keeper:
+        train_generator(
+            run.output(),
+            objective,
+            cache,
+            images,
+            config.backbone,
+            config.train_generator,
+            Scaling(cell.scaling),
+            cell.seed or 0,
+            device(),
+            run.log,
+            partial(track, total=config.train_generator.steps, description=cell.generator or ""),
+            keeper,
+        )
     work = training_gflop(objective, config.backbone, cache.spec, device())
     run.cost("gflop_per_image", work)
 

@@ -11,6 +11,7 @@ from study.config.stages import TrainNetwork
 from study.data.store import PixelStore
 from study.evaluation.classifier import accuracy, train_classifier
 from study.evaluation.networks.in_domain import build_network, load_network, save_network
+from study.keeper import check_weights
 from study.progress import track
 from study.tracking import Run
 
@@ -34,6 +35,7 @@ def main(config: TrainNetwork, run: Run) -> None:
             partial(track, total=config.train_network.steps, description="classifier"),
             keeper,
         )
+    check_weights(network, config.train_network.steps)
     folder = paths.network(config.cell, settings.role.value)
     save_network(network, settings, store.num_classes, folder)
     saved = load_network(folder, device())

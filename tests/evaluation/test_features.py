@@ -1,3 +1,4 @@
+import json
 import pickle
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,7 @@ IN_DOMAIN = EvaluationConfig(
     bootstrap_samples=2,
     allow_few_samples=True,
 )
+SMALL = NetworkConfig(role=Role.extractor, architecture="plain", widths=[4, 8], features=8, seed=0)
 INCEPTION = replace(IN_DOMAIN, extractor=Extractor.inception, weights="weights/inception.pth")
 
 
@@ -103,10 +105,7 @@ def test_a_feature_that_is_not_finite_is_refused(
 def test_the_in_domain_network_is_loaded(
     network: InDomainNetwork, images: np.ndarray, tmp_path: Path
 ) -> None:
-    config = NetworkConfig(
-        role=Role.extractor, architecture="plain", widths=[4, 8], features=8, seed=0
-    )
-    save_network(network, config, 4, tmp_path)
+    save_network(network, SMALL, 4, tmp_path)
     loaded = load_extractor(IN_DOMAIN, tmp_path, CPU)
     assert loaded.name == "in_domain"
     assert loaded(torch.from_numpy(images)).shape == (16, 8)
@@ -129,8 +128,49 @@ class Evil:
 def test_a_pickle_is_refused(weights: Path, tmp_path: Path) -> None:
     with weights.open("wb") as file:
         torch.save({"a": Evil()}, file, pickle_module=pickle)
-    with pytest.raises(ConfigError, match=r"weights/inception\.pth: must be a PyTorch file of"):
+    with pytest.raises(ConfigError, match=r"weights/inception\.pth: must be torch-fidelity's"):
         load_extractor(INCEPTION, tmp_path, CPU)
+
+
+GARBAGE = {
+    "nothing": b"",
+    "text": b"<html>not found</html>",
+    "numbers": bytes(range(256)) * 40,
+    "half an archive": b"PK\x03\x04" + bytes(500),
+    "a header without tensors": (9).to_bytes(8, "little") + b'{"a": []}',
+    "json of another kind": b"[1, 2]",
+}
+
+
+@pytest.mark.parametrize("content", GARBAGE.values(), ids=GARBAGE)
+def test_garbage_is_named_in_one_line(
+    network: InDomainNetwork, weights: Path, tmp_path: Path, content: bytes
+) -> None:
+    weights.write_bytes(content)
+    refused(INCEPTION, tmp_path)
+    for name in ("network.json", "network.safetensors"):
+        save_network(network, SMALL, 4, tmp_path)
+        (tmp_path / name).write_bytes(content)
+        refused(IN_DOMAIN, tmp_path)
+
+
+def test_tensors_of_another_network_are_named_in_one_line(
+    network: InDomainNetwork, weights: Path, tmp_path: Path
+) -> None:
+    torch.save(network.state_dict(), weights)
+    refused(INCEPTION, tmp_path)
+    save_network(network, SMALL, 4, tmp_path)
+    (tmp_path / "network.json").write_text(json.dumps({"architecture": "no such", "widths": [1]}))
+    refused(IN_DOMAIN, tmp_path)
+    save_network(network, replace(SMALL, widths=[8, 4]), 4, tmp_path)
+    refused(IN_DOMAIN, tmp_path)
+
+
+def refused(config: EvaluationConfig, folder: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_extractor(config, folder, CPU)
+    (line,) = str(caught.value).splitlines()
+    assert len(line) < 400
 
 
 def test_inception_takes_uint8_images_of_any_size(

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from study.config import NetworkConfig
+from study.config import ConfigError, NetworkConfig
 
 
 class InDomainNetwork(nn.Module):
@@ -140,10 +140,17 @@ def load_network(folder: Path, device: torch.device | str = "cpu") -> InDomainNe
 
     Raises:
         FileNotFoundError: the folder holds no network.
+        ConfigError: what it holds was not written by `save_network`.
     """
     file = folder / "network.json"
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no such file; made by stage train_network")
-    network = build_network(**json.loads(file.read_text()))
-    network.load_state_dict(load_file(folder / "network.safetensors"))
+    try:
+        network = build_network(**json.loads(file.read_text()))
+        network.load_state_dict(load_file(folder / "network.safetensors"))
+    except Exception as error:
+        # Whatever a foreign or damaged file makes the readers raise.
+        text = " ".join(str(error).split())[:120]
+        cure = "remove it and run dvc repro: made by stage train_network"
+        raise ConfigError(f"{folder}: not a network ({text}); {cure}") from None
     return network.to(device).eval().requires_grad_(False)
