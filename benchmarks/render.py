@@ -85,7 +85,9 @@ def cpu(records: Records) -> list[str]:
 
 
 def numerics(record: dict[str, Any]) -> list[str]:
-    """Validation losses of the fast and the plain step."""
+    """Validation losses of the fast and the plain step; nothing of a run that was cut."""
+    if "difference" not in record:
+        return []
     lines = [
         f"| {step} | {record['plain']['validation'][step]:.5f} | "
         f"{record['fast']['validation'][step]:.5f} | {difference:+.3%} |"
