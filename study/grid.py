@@ -34,7 +34,9 @@ from study.data.sources import digest_source
 
 Grid = dict[str, Any]
 
-_KEYS = {"data", "networks", "evaluation", "seeds", "autoencoders", "generators"}
+_KEYS = {"data", "networks", "evaluation"}
+_TIER_KEYS = {"seeds", "autoencoders", "generators"}
+"""What is compared: of the grid or, where arms differ in seeds, of each entry of `tiers`."""
 _GENERATOR_KEYS = {"generator", "autoencoder", "arms", "backbone", "sampler", "scaling"}
 """What an entry of `generators` holds."""
 
@@ -53,18 +55,23 @@ def read_profile(profile: str, overrides: dict[str, str] | None = None) -> Grid:
     if profile not in choices("profile"):
         raise ConfigError(f"profile = {profile!r}: must be one of {', '.join(choices('profile'))}")
     grid = load_grid(paths.PARAMS / "profile" / f"{profile}.yaml").get("grid")
-    if not isinstance(grid, dict) or set(grid) != _KEYS:
+    if not isinstance(grid, dict) or set(grid) not in (_KEYS | _TIER_KEYS, _KEYS | {"tiers"}):
         found = sorted(grid) if isinstance(grid, dict) else grid
-        raise ConfigError(f"{file}: grid = {found!r}: must have the keys {sorted(_KEYS)}")
+        rule = f"must have the keys {sorted(_KEYS | _TIER_KEYS)}; or {sorted(_KEYS)} and tiers"
+        raise ConfigError(f"{file}: grid = {found!r}: {rule}")
     for key, value in (overrides or {}).items():
         if key not in ("data", "evaluation"):
             raise ConfigError(f"{key}={value}: only data and evaluation can be replaced here")
         grid[key] = value
+    if "tiers" not in grid:
+        grid["tiers"] = [{key: grid.pop(key) for key in sorted(_TIER_KEYS)}]
     _check_shape(grid, file)
     return grid
 
 
 def _check_shape(grid: Grid, file: str) -> None:
+    """Check the grid; `tiers` are there whichever way it was written."""
+
     def require(holds: bool, key: str, value: object, rule: str) -> None:
         if not holds:
             raise ConfigError(f"{file}: grid.{key} = {value!r}: must be {rule}")
@@ -73,49 +80,56 @@ def _check_shape(grid: Grid, file: str) -> None:
         known = choices(group)
         require(value in known, key, value, f"one of {', '.join(known)}")
 
+    def check(tier: Any) -> None:
+        known_keys = isinstance(tier, dict) and set(tier) == _TIER_KEYS
+        require(known_keys, "tiers", tier, f"mappings with the keys {sorted(_TIER_KEYS)}")
+        seeds = tier["seeds"]
+        whole = isinstance(seeds, list) and all(type(s) is int and s >= 0 for s in seeds)
+        require(whole and bool(seeds), "seeds", seeds, "a list of whole numbers from 0")
+        require(
+            isinstance(tier["autoencoders"], dict),
+            "autoencoders",
+            tier["autoencoders"],
+            "a mapping of autoencoder to arms",
+        )
+        for autoencoder, arms in tier["autoencoders"].items():
+            name("autoencoder", "autoencoders", autoencoder)
+            require(isinstance(arms, list), f"autoencoders.{autoencoder}", arms, "a list of arms")
+            for arm in arms:
+                name("arm", f"autoencoders.{autoencoder}", arm)
+        require(isinstance(tier["generators"], list), "generators", tier["generators"], "a list")
+        for number, entry in enumerate(tier["generators"]):
+            key = f"generators[{number}]"
+            complete = isinstance(entry, dict) and set(entry) == _GENERATOR_KEYS
+            require(complete, key, entry, f"a mapping with the keys {sorted(_GENERATOR_KEYS)}")
+            for group in ("generator", "backbone", "sampler"):
+                name(group, f"{key}.{group}", entry[group])
+            require(
+                entry["autoencoder"] in list(tier["autoencoders"]),
+                f"{key}.autoencoder",
+                entry["autoencoder"],
+                "one of the autoencoders beside it",
+            )
+            known = tier["autoencoders"][entry["autoencoder"]]
+            require(
+                isinstance(entry["arms"], list) and all(arm in known for arm in entry["arms"]),
+                f"{key}.arms",
+                entry["arms"],
+                f"a list of arms among {known}",
+            )
+            scalings = list(Scaling.__members__)
+            require(
+                entry["scaling"] in scalings,
+                f"{key}.scaling",
+                entry["scaling"],
+                f"one of {', '.join(scalings)}",
+            )
+
     name("data", "data", grid["data"])
     name("evaluation", "evaluation", grid["evaluation"])
-    seeds = grid["seeds"]
-    whole = isinstance(seeds, list) and all(type(s) is int and s >= 0 for s in seeds)
-    require(whole and bool(seeds), "seeds", seeds, "a list of whole numbers from 0")
-    require(
-        isinstance(grid["autoencoders"], dict),
-        "autoencoders",
-        grid["autoencoders"],
-        "a mapping of autoencoder to arms",
-    )
-    for autoencoder, arms in grid["autoencoders"].items():
-        name("autoencoder", "autoencoders", autoencoder)
-        require(isinstance(arms, list), f"autoencoders.{autoencoder}", arms, "a list of arms")
-        for arm in arms:
-            name("arm", f"autoencoders.{autoencoder}", arm)
-    require(isinstance(grid["generators"], list), "generators", grid["generators"], "a list")
-    for number, entry in enumerate(grid["generators"]):
-        key = f"generators[{number}]"
-        complete = isinstance(entry, dict) and set(entry) == _GENERATOR_KEYS
-        require(complete, key, entry, f"a mapping with the keys {sorted(_GENERATOR_KEYS)}")
-        for group in ("generator", "backbone", "sampler"):
-            name(group, f"{key}.{group}", entry[group])
-        require(
-            entry["autoencoder"] in list(grid["autoencoders"]),
-            f"{key}.autoencoder",
-            entry["autoencoder"],
-            "one of the grid's autoencoders",
-        )
-        known = grid["autoencoders"][entry["autoencoder"]]
-        require(
-            isinstance(entry["arms"], list) and all(arm in known for arm in entry["arms"]),
-            f"{key}.arms",
-            entry["arms"],
-            f"a list of arms among {known}",
-        )
-        scalings = list(Scaling.__members__)
-        require(
-            entry["scaling"] in scalings,
-            f"{key}.scaling",
-            entry["scaling"],
-            f"one of {', '.join(scalings)}",
-        )
+    require(isinstance(grid["tiers"], list), "tiers", grid["tiers"], "a list")
+    for tier in grid["tiers"]:
+        check(tier)
     for role in _roles(grid):
         name("network", "networks", network_of(role, grid))
 
@@ -149,43 +163,44 @@ def expand(profile: str, grid: Grid) -> Grid:
     for role in _roles(grid):
         add("train_network", made(data, role=role.value, network=network_of(role, grid)))
     add("reference_statistics", made(data, evaluation=grid["evaluation"]))
-    for seed in grid["seeds"]:
-        for autoencoder, arms in grid["autoencoders"].items():
-            weights = load_group(AutoencoderConfig, "autoencoder", autoencoder).weights
-            trained = made(data, autoencoder=autoencoder, seed=seed)
-            if weights is None:
-                add("pretrain_autoencoder", trained)
-                origin = str(paths.pretrained(trained).relative_to(paths.ROOT))
-            else:
-                origin = _source("autoencoder", autoencoder, base)
-            for arm in arms:
-                cell = made(trained, arm=arm)
-                add("finetune_autoencoder", cell, source=origin)
-                add("evaluate_autoencoder", made(cell, evaluation=grid["evaluation"]))
-        for entry in grid["generators"]:
-            target = alignment(entry)
-            for arm in entry["arms"]:
-                latents = made(data, autoencoder=entry["autoencoder"], arm=arm, seed=seed)
-                add("cache_latents", latents)
-                cell = made(
-                    latents,
-                    generator=entry["generator"],
-                    scaling=entry["scaling"],
-                    backbone=entry["backbone"],
-                )
-                source = str(paths.latents(latents).relative_to(paths.ROOT))
-                if target is not None and target.target is AlignmentTarget.in_domain:
-                    source = str(paths.network(data, "target").relative_to(paths.ROOT))
-                elif target is not None and _local(target.target_weights):
-                    source = _source("generator", entry["generator"], base)
-                add("train_generator", cell, source=source)
-                add(
-                    "evaluate_generator",
-                    Cell(
-                        **asdict(made(cell, sampler=entry["sampler"]))
-                        | {"backbone": None, "evaluation": grid["evaluation"]}
-                    ),
-                )
+    for tier in grid["tiers"]:
+        for seed in tier["seeds"]:
+            for autoencoder, arms in tier["autoencoders"].items():
+                weights = load_group(AutoencoderConfig, "autoencoder", autoencoder).weights
+                trained = made(data, autoencoder=autoencoder, seed=seed)
+                if weights is None:
+                    add("pretrain_autoencoder", trained)
+                    origin = str(paths.pretrained(trained).relative_to(paths.ROOT))
+                else:
+                    origin = _source("autoencoder", autoencoder, base)
+                for arm in arms:
+                    cell = made(trained, arm=arm)
+                    add("finetune_autoencoder", cell, source=origin)
+                    add("evaluate_autoencoder", made(cell, evaluation=grid["evaluation"]))
+            for entry in tier["generators"]:
+                target = alignment(entry)
+                for arm in entry["arms"]:
+                    latents = made(data, autoencoder=entry["autoencoder"], arm=arm, seed=seed)
+                    add("cache_latents", latents)
+                    cell = made(
+                        latents,
+                        generator=entry["generator"],
+                        scaling=entry["scaling"],
+                        backbone=entry["backbone"],
+                    )
+                    source = str(paths.latents(latents).relative_to(paths.ROOT))
+                    if target is not None and target.target is AlignmentTarget.in_domain:
+                        source = str(paths.network(data, "target").relative_to(paths.ROOT))
+                    elif target is not None and _local(target.target_weights):
+                        source = _source("generator", entry["generator"], base)
+                    add("train_generator", cell, source=source)
+                    add(
+                        "evaluate_generator",
+                        Cell(
+                            **asdict(made(cell, sampler=entry["sampler"]))
+                            | {"backbone": None, "evaluation": grid["evaluation"]}
+                        ),
+                    )
     add("render_report", base)
     return {"profile": profile} | {
         stage: {
@@ -202,9 +217,19 @@ def alignment(entry: dict[str, Any]) -> REPAConfig | None:
     return config if isinstance(config, REPAConfig) else None
 
 
+def autoencoders(grid: Grid) -> list[str]:
+    """Autoencoders of all tiers, each once."""
+    return list(dict.fromkeys(name for tier in grid["tiers"] for name in tier["autoencoders"]))
+
+
+def generators(grid: Grid) -> list[dict[str, Any]]:
+    """Entries of all tiers."""
+    return [entry for tier in grid["tiers"] for entry in tier["generators"]]
+
+
 def _roles(grid: Grid) -> list[Role]:
     """Networks that the grid needs; what REPA aligns with only where there is REPA."""
-    targets = [config.target for e in grid["generators"] if (config := alignment(e))]
+    targets = [config.target for e in generators(grid) if (config := alignment(e))]
     own = AlignmentTarget.in_domain in targets
     return [role for role in Role if role is not Role.target or own]
 
@@ -234,12 +259,12 @@ def write_manifests(grid: Grid) -> None:
     data = load_group(DataConfig, "data", grid["data"])
     if data.source in (Source.parquet, Source.image_folder):
         _refresh(manifest_file("data", grid["data"]), str(data.path), lambda: digest_source(data))
-    for name in grid["autoencoders"]:
+    for name in autoencoders(grid):
         config = load_group(AutoencoderConfig, "autoencoder", name)
         if local(config):
             file = manifest_file("autoencoder", name)
             _refresh(file, str(config.weights), partial(digest_weights, config))
-    for entry in grid["generators"]:
+    for entry in generators(grid):
         target = alignment(entry)
         if target is not None and _local(target.target_weights):
             file, weights = manifest_file("generator", entry["generator"]), target.target_weights

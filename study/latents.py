@@ -68,7 +68,8 @@ def write_cache(
     counts = np.zeros(autoencoder.codebook_size if autoencoder.discrete else 0, dtype=np.int64)
     shards: list[dict[str, str | int]] = []
     if kept := keeper.restore():
-        sums, counts, shards = kept["sums"], kept["counts"].numpy(), kept["shards"]
+        sums, counts = kept["sums"].to(device), kept["counts"].numpy()
+        shards = kept["shards"]
     else:
         # Two orientations in half precision; tokens take less.
         require_disk(place, 2 * len(images) * 2 * autoencoder.channels * side**2 * 2)

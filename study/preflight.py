@@ -42,7 +42,16 @@ from study.config.stages import (
     TrainNetwork,
 )
 from study.data.sources import check_source
-from study.grid import Grid, alignment, expand, network_of, read_profile, write_manifests
+from study.grid import (
+    Grid,
+    alignment,
+    autoencoders,
+    expand,
+    generators,
+    network_of,
+    read_profile,
+    write_manifests,
+)
 
 INCEPTION_FEATURES = 2048
 FEW_SAMPLES = "smoke"
@@ -248,11 +257,11 @@ def check_inputs(profile: str, grid: Grid) -> None:
     cell = Cell(profile=profile, data=grid["data"])
     check_source(data, load(PrepareData, cell).prepare_data)
     side = load(PrepareData, cell).prepare_data.image_size
-    for name in grid["autoencoders"]:
+    for name in autoencoders(grid):
         config = load_group(AutoencoderConfig, "autoencoder", name)
         check_weights(config)
         factor = downsampling_factor(config)
-        entries = [entry for entry in grid["generators"] if entry["autoencoder"] == name]
+        entries = [entry for entry in generators(grid) if entry["autoencoder"] == name]
         backbones = [load_group(BackboneConfig, "backbone", e["backbone"]) for e in entries]
         patches = {backbone.patch_size for backbone in backbones}
         for patch in sorted(patches | {1}):

@@ -27,9 +27,13 @@ def grid() -> dict[str, Any]:
         "data": "shapes",
         "networks": "small",
         "evaluation": "few_samples",
-        "seeds": [0, 3],
-        "autoencoders": {"kl_small": ["pretrained", "plain", "eq"], "taesd": ["eq"]},
-        "generators": [SIT, {**SIT, "generator": "repa"}],
+        "tiers": [
+            {
+                "seeds": [0, 3],
+                "autoencoders": {"kl_small": ["pretrained", "plain", "eq"], "taesd": ["eq"]},
+                "generators": [SIT, {**SIT, "generator": "repa"}],
+            }
+        ],
     }
 
 
@@ -94,13 +98,13 @@ def test_only_repa_waits_for_the_target_network(grid: dict[str, Any]) -> None:
 
 
 def test_an_entry_given_twice_counts_once(grid: dict[str, Any]) -> None:
-    grid["generators"].append(SIT)
+    grid["tiers"][0]["generators"].append(SIT)
     assert len(expand("smoke", grid)["train_generator"]) == 8
 
 
 @pytest.mark.parametrize("change", [{"backbone": "S_2"}, {"sampler": "euler"}])
 def test_two_entries_of_one_name_are_refused(grid: dict[str, Any], change: dict[str, str]) -> None:
-    grid["generators"].append({**SIT, **change})
+    grid["tiers"][0]["generators"].append({**SIT, **change})
     with pytest.raises(ConfigError, match="two entries are smoke-shapes-kl_small-plain-0-sit"):
         expand("smoke", grid)
 
@@ -186,9 +190,36 @@ def test_an_input_that_is_gone_keeps_its_manifest(grid: dict[str, Any]) -> None:
     assert file.read_text() == "kept"
 
 
+def test_arms_of_different_seeds_stand_in_tiers(grid: dict[str, Any]) -> None:
+    more = {"seeds": [0], "autoencoders": {"kl_small": ["plain", "eq_scale"]}, "generators": []}
+    whole = expand("smoke", {**grid, "tiers": [*grid["tiers"], more]})
+    first = expand("smoke", grid)
+    for stage in ("finetune_autoencoder", "evaluate_autoencoder"):
+        added = whole[stage].keys() - first[stage].keys()
+        assert added == {"smoke-shapes-kl_small-eq_scale-0"}
+    assert whole["train_generator"] == first["train_generator"]
+
+
+@pytest.mark.parametrize(
+    ("tiers", "message"),
+    [
+        (1, "tiers = 1: must be a list"),
+        ([{"seeds": [0]}], "tiers = {'seeds': [0]}: must be mappings with the keys"),
+        ([{"seeds": [], "autoencoders": {}, "generators": []}], "seeds = []: must be a list"),
+    ],
+)
+def test_a_bad_tier_is_named(params: Path, edit: Edit, tiers: object, message: str) -> None:
+    grid = {"data": "shapes", "networks": "small", "evaluation": "few_samples", "tiers": tiers}
+    edit(params / "profile" / "smoke.yaml", "grid", value=grid)
+    with pytest.raises(ConfigError) as caught:
+        read_profile("smoke")
+    assert str(caught.value).startswith(f"{PROFILE}.{message}")
+
+
 def test_the_target_network_is_trained_only_for_repa(grid: dict[str, Any]) -> None:
     assert len(expand("smoke", grid)["train_network"]) == 3
-    alone = expand("smoke", {**grid, "generators": [SIT]})["train_network"]
+    grid["tiers"][0]["generators"] = [SIT]
+    alone = expand("smoke", grid)["train_network"]
     assert {item["role"] for item in alone.values()} == {"extractor", "perceptual"}
 
 

@@ -24,10 +24,14 @@ CARRIERS = frozenset(
         "study.mlflow_store",
         "study.paths",
         "study.progress",
+        "study.recorded",
         "study.tracking",
     }
 )
-BELOW = ("study.acceleration", "study.data", "study.config", "study.keeper", "study.paths")
+BELOW = (
+    *("study.acceleration", "study.data", "study.config", "study.keeper", "study.paths"),
+    "study.recorded",
+)
 LIBRARY = (
     "study.autoencoders",
     "study.equivariance",
@@ -125,6 +129,7 @@ def test_nothing_imports_a_stage(graph: grimp.ImportGraph):
         ("study.equivariance", ("study.config", "study.paths")),
         ("study.keeper", ("study.config",)),
         ("study.acceleration", ("study.config", "study.paths")),
+        ("study.recorded", ()),
         *((name, (*LIBRARY, *BELOW)) for name in LIBRARY),
         ("study.report", ("study.config", "study.paths", "study.statistics", "study.tracking")),
     ],
