@@ -30,12 +30,26 @@ def _parser() -> argparse.ArgumentParser:
     )
     use.add_argument("profile", help="a file of params/profile, without .yaml")
     use.add_argument("replace", nargs="*", metavar="KEY=NAME", help="data=NAME, evaluation=NAME")
+    use.add_argument(
+        "--without-inputs",
+        action="store_true",
+        help="data and weights need not be there: to look at finished results",
+    )
     use.set_defaults(run=_use)
     check = commands.add_parser("check", help="check the selected profile, its data and weights")
     check.set_defaults(run=_check)
     track = commands.add_parser("track", help="show a profile's finished stages in MLflow")
     track.add_argument("profile", nargs="?", help="default: the selected profile")
     track.set_defaults(run=_track)
+    verify = commands.add_parser(
+        "verify",
+        help="check that committed results follow from the code beside them",
+        description="Check out the commit of a profile's results in a worktree, ask DVC whether "
+        "anything is left to run there, and list what was edited since; exit code 1 if there is.",
+        epilog="example: python -m study verify autoencoders",
+    )
+    verify.add_argument("profile", help="a profile whose report is committed")
+    verify.set_defaults(run=_verify)
     doctor = commands.add_parser(
         "doctor",
         help="look for faults of machine, checkout and inputs",
@@ -58,7 +72,7 @@ def _use(options: argparse.Namespace) -> None:
         if not equals:
             raise ConfigError(f"{text!r}: must be KEY=NAME")
         replacements[key] = value
-    file = select(options.profile, replacements)
+    file = select(options.profile, replacements, inputs=not options.without_inputs)
     print(f"{paths.shown(file)}: profile {options.profile}; now run dvc repro")
 
 
@@ -80,6 +94,12 @@ def _track(options: argparse.Namespace) -> None:
     from study import tracking
 
     tracking.sync(options.profile or _selected())
+
+
+def _verify(options: argparse.Namespace) -> None:
+    from study.verify import summary, verify
+
+    print(summary(options.profile, verify(options.profile)))
 
 
 def _doctor(options: argparse.Namespace) -> None:

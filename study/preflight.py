@@ -82,8 +82,13 @@ _HEADER = """\
 """
 
 
-def select(profile: str, overrides: dict[str, str]) -> Path:
+def select(profile: str, overrides: dict[str, str], inputs: bool = True) -> Path:
     """Check a profile and write its instances to `params/study.yaml`.
+
+    Args:
+        profile: name of a file in `params/profile`.
+        overrides: replacements, as `read_profile` takes them.
+        inputs: False: data and weights need not be there; results can be looked at, not made.
 
     Raises:
         ConfigError: bad parameters, missing data or weights; nothing is written then.
@@ -93,8 +98,9 @@ def select(profile: str, overrides: dict[str, str]) -> Path:
     load_claims(paths.PARAMS / "claims.yaml")
     grid = read_profile(profile, overrides)
     check_instances(expand(profile, grid))
-    check_inputs(profile, grid)
-    write_manifests(grid)
+    if inputs:
+        check_inputs(profile, grid)
+        write_manifests(grid)
     text = _HEADER.format(profile=profile) + OmegaConf.to_yaml(
         OmegaConf.create(expand(profile, grid))
     )

@@ -1,0 +1,131 @@
+"""Do a profile's committed results still follow from the code beside them?
+
+Evidence belongs to a commit: the last that changed the profile's results. There, nothing may be
+left to run; what was edited since is listed.
+"""
+
+import hashlib
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from study import paths
+from study.config import ConfigError, StudyError
+
+# They decide what runs and how results are shown, but no number.
+_NO_NUMBERS = ("check_study", "render_report")
+_CLEAN = "Data and pipelines are up to date."
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What stands behind a profile's committed results."""
+
+    commit: str
+    lock: str
+    """Digest of `dvc.lock`, SHA-256."""
+    stages: int
+    """Entries of the lock that belong to the profile."""
+    edited: list[str]
+    """Code that such a stage depends on, and that differs from the commit."""
+
+
+def verify(profile: str) -> Evidence:
+    """Check the commit of a profile's results in a worktree of its own.
+
+    Raises:
+        ConfigError: no results of the profile are committed.
+        StudyError: something is left to run at that commit.
+    """
+    results = f"reports/{profile}/results.csv"
+    commit = _git("log", "-1", "--format=%H", "--", results)
+    if not commit or not (paths.ROOT / results).is_file():
+        raise ConfigError(f"{results}: must be committed")
+    with _worktree(commit) as tree:
+        content = (tree / "dvc.lock").read_bytes() if (tree / "dvc.lock").is_file() else b""
+        entries = _entries(content, profile)
+        if not entries:
+            raise StudyError(f"dvc.lock at {commit[:12]}: must have entries of profile {profile}")
+        left = _left_to_run(tree, profile)
+    if left:
+        first = left[0].rstrip(":")
+        raise StudyError(f"{profile} at {commit[:12]}: {first}: must have nothing left to run")
+    code = {dep["path"] for entry in entries for dep in entry["deps"]}
+    edited = _git("diff", "--name-only", commit, "--", *sorted(filter(_is_code, code)))
+    lock = hashlib.sha256(content).hexdigest()
+    return Evidence(commit, lock, len(entries), edited.splitlines())
+
+
+def summary(profile: str, evidence: Evidence) -> str:
+    """A few lines."""
+    lines = [
+        f"{profile}: results of commit {evidence.commit[:12]}, lock {evidence.lock[:12]}: "
+        f"all {evidence.stages} stages are up to date there"
+    ]
+    if evidence.edited:
+        lines.append("edited since, of what can change numbers:")
+        lines += [f"  {path}" for path in evidence.edited]
+    else:
+        lines.append("nothing that can change numbers was edited since")
+    return "\n".join(lines)
+
+
+def _entries(lock: bytes, profile: str) -> list[dict[str, Any]]:
+    stages = (yaml.safe_load(lock) or {}).get("stages", {})
+    found = []
+    for name, entry in stages.items():
+        stage, _, instance = name.partition("@")
+        if stage not in _NO_NUMBERS and instance.partition("-")[0] == profile:
+            found.append(entry)
+    return found
+
+
+def _is_code(path: str) -> bool:
+    return path.startswith("study/")
+
+
+@contextmanager
+def _worktree(commit: str) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Path(folder) / "study"
+        _git("worktree", "add", "--detach", str(tree), commit)
+        try:
+            yield tree
+        finally:
+            _git("worktree", "remove", "--force", str(tree))
+
+
+def _left_to_run(tree: Path, profile: str) -> list[str]:
+    """Stages that DVC would run, outputs that are not there aside."""
+    _run(tree, "study", "use", profile, "--without-inputs")
+    _run(tree, "dvc", "config", "--local", "core.no_scm", "true")
+    # Where a stage would run, those after it may miss its outputs, which ends the dry run.
+    shown = _run(tree, "dvc", "repro", "--dry", "--allow-missing", must=False)
+    lines = [line for line in shown.splitlines() if line.startswith("Running stage")]
+    return lines or ([] if _CLEAN in shown else shown.strip().splitlines()[-1:])
+
+
+def _run(tree: Path, *command: str, must: bool = True) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", *command], cwd=tree, capture_output=True, text=True, check=False
+    )
+    if done.returncode and must:
+        text = " ".join((done.stderr or done.stdout).split())[-300:]
+        raise StudyError(f"{' '.join(command)} at the commit of the results: {text}")
+    return done.stdout + done.stderr
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(
+        ["git", *arguments], cwd=paths.ROOT, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise ConfigError(f"git {arguments[0]}: {' '.join(done.stderr.split())}")
+    return done.stdout.strip()
