@@ -4,18 +4,25 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from study import paths
 from study.autoencoders.models import Autoencoder, load_autoencoder
 from study.command import device, place, stage
-from study.config import SamplingMethod
+from study.config import Role, SamplingMethod
 from study.config.seeds import derive
 from study.config.stages import EvaluateGenerator
 from study.data.store import PixelStore
 from study.evaluation.autoencoder import reconstructions
-from study.evaluation.features import FeatureExtractor, Features, load_extractor
+from study.evaluation.distances import Array
+from study.evaluation.features import (
+    FeatureExtractor,
+    Features,
+    load_extractor,
+    load_second_extractor,
+)
 from study.evaluation.neighbours import thumbnails
 from study.evaluation.reference import Reference, require_samples
 from study.evaluation.samples import Gallery, Result, SampleMeasures
@@ -43,8 +50,11 @@ def main(config: EvaluateGenerator, run: Run) -> None:
     decoder = place(load_autoencoder(paths.autoencoder(cell)))
     decoder.prepare(settings.precision, settings.compile)
     extractor = load_extractor(config.evaluation, paths.network(cell, "extractor"), device())
-    reference = Reference.load(paths.reference(cell))
-    dimension = len(reference.train.mean)
+    reference, second = Reference.load(paths.reference(cell)), None
+    if reference.second is not None:
+        network = paths.network(cell, Role.extractor_self_supervised.value)
+        second = load_second_extractor(network, device())
+    dimension = max(len(known.mean) for known in (reference.train, reference.second) if known)
     for field in ("num_samples", "reconstructions"):
         require_samples(getattr(settings, field), dimension, config.evaluation, field)
     measures = SampleMeasures(reference, config.evaluation, device())
@@ -70,9 +80,10 @@ def main(config: EvaluateGenerator, run: Run) -> None:
             device(),
             precision=settings.precision,
         )
-        features, shown = _features(extractor, decode(latents), kept)
+        features, vectors, shown = _features(extractor, second, decode(latents), kept)
         record = partial(_record, run, checkpoint.step, checkpoint.images_seen)
         record(measures.everything(features))
+        record(measures.second(vectors))
         record(measures.nearest(features, thumbnails(shown[: settings.nearest_samples]), gallery))
         if checkpoint is index.checkpoints[-1]:
             record(measures.extrapolated(features))
@@ -106,18 +117,25 @@ def main(config: EvaluateGenerator, run: Run) -> None:
 
 
 def _features(
-    extractor: FeatureExtractor, batches: Iterable[Tensor], keep: int
-) -> tuple[Features, Tensor]:
-    """Features of all images, and the first images themselves."""
+    extractor: FeatureExtractor,
+    second: FeatureExtractor | None,
+    batches: Iterable[Tensor],
+    keep: int,
+) -> tuple[Features, Array | None, Tensor]:
+    """Features of all images, vectors of the second extractor, and the first images themselves."""
     kept: list[Tensor] = []
+    vectors: list[Array] = []
 
     def passing() -> Iterator[Tensor]:
         for images in batches:
             if sum(map(len, kept)) < keep:
                 kept.append(images.cpu())
+            if second is not None:
+                vectors.append(second(images))
             yield images
 
-    return extractor.all(passing()), torch.cat(kept)[:keep]
+    features = extractor.all(passing())
+    return features, np.concatenate(vectors) if vectors else None, torch.cat(kept)[:keep]
 
 
 def _against_reconstructions(
