@@ -13,8 +13,8 @@ Terms = dict[str, Tensor]
 LABEL_SMOOTHING = 0.1
 """Keeps features from collapsing onto class means, blind to differences within a class."""
 INVARIANCE, VARIANCE = 10, 25
-"""VICReg's λ and μ, where the paper has 25 and 25: after hundreds of steps λ = 25 holds embeddings far
-below the standard deviation of 1, and features tell classes worse apart."""
+"""VICReg's λ and μ, which are 25 and 25 in the paper: in the hundreds of steps here λ = 25 holds
+embeddings far below a standard deviation of 1, and features tell classes worse apart."""
 EXPANSION = 4
 """Width of VICReg's expander and of its embeddings, in dimensions of the features."""
 CROP = 0.875
