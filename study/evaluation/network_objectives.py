@@ -42,7 +42,7 @@ class VICReg(nn.Module):
     It needs neither negative pairs, hence no large batch, nor a second network, and its terms bar
     collapse by themselves. s is a mean over dimensions too, as v and c are. Views are crops, mirror
     images and changes of colour, none of them resampled: what the network need not tell apart is
-    place and colour, not sharpness or noise.
+    place and colour, not sharpness or noise. Departures: `reports/deviations.md`, 28.
     """
 
     def __init__(self, network: InDomainNetwork, features: int) -> None:

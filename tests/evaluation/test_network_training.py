@@ -63,21 +63,23 @@ def test_every_training_parameter_matters(
     fit: Callable[..., InDomainNetwork], changes: dict[str, Any]
 ) -> None:
     base, other = fit(), fit(config=replace(CONFIG, **changes))
-    assert not torch.equal(base.classify.weight, other.classify.weight)
+    assert not torch.equal(
+        base.get_parameter("classify.weight"), other.get_parameter("classify.weight")
+    )
 
 
 def test_a_loss_that_is_not_finite_ends_training(shades: tuple[np.ndarray, np.ndarray]) -> None:
     network = build_network("plain", [4, 8], 8, 2)
     with torch.no_grad():
-        network.classify.weight.fill_(torch.nan)
+        network.get_parameter("classify.weight").fill_(torch.nan)
     with pytest.raises(StudyError, match="step 0: loss = nan: must be finite"):
         train_network(Classification(network), *shades, CONFIG, 0, lambda *_: None)
 
 
 def test_accuracy_is_the_share_of_right_guesses(network: InDomainNetwork) -> None:
     with torch.no_grad():
-        network.classify.weight.zero_()
-        network.classify.bias.copy_(torch.tensor([0.0, 1.0, 0.0, 0.0]))
+        network.get_parameter("classify.weight").zero_()
+        network.get_parameter("classify.bias").copy_(torch.tensor([0.0, 1.0, 0.0, 0.0]))
     images = np.zeros((8, 3, 16, 16), dtype=np.uint8)
     assert accuracy(network, images, np.array([1, 1, 1, 0, 2, 3, 0, 0])) == 3 / 8
 
