@@ -15,12 +15,15 @@ from typing import Any
 from study import paths
 from study.autoencoders.weights import digest_weights, local
 from study.config import (
+    NO_NETWORK,
     STAGES,
     AlignmentTarget,
     AutoencoderConfig,
     Cell,
     ConfigError,
     DataConfig,
+    EvaluationConfig,
+    Extractor,
     REPAConfig,
     Role,
     Scaling,
@@ -162,7 +165,13 @@ def expand(profile: str, grid: Grid) -> Grid:
     add("prepare_data", data, source=_source("data", grid["data"], base))
     for role in _roles(grid):
         add("train_network", made(data, role=role.value, network=network_of(role, grid)))
-    add("reference_statistics", made(data, evaluation=grid["evaluation"]))
+    second, folder = NO_NETWORK, paths.outputs(profile, "check_study", profile)
+    if Role.extractor_self_supervised in _roles(grid):
+        second = network_of(Role.extractor_self_supervised, grid)
+        folder = paths.network(data, Role.extractor_self_supervised.value)
+    ruler = str(folder.relative_to(paths.ROOT))
+    measured = made(data, network=second, evaluation=grid["evaluation"])
+    add("reference_statistics", measured, source=ruler)
     for tier in grid["tiers"]:
         for seed in tier["seeds"]:
             for autoencoder, arms in tier["autoencoders"].items():
@@ -200,6 +209,7 @@ def expand(profile: str, grid: Grid) -> Grid:
                             **asdict(made(cell, sampler=entry["sampler"]))
                             | {"backbone": None, "evaluation": grid["evaluation"]}
                         ),
+                        source=ruler,
                     )
     add("render_report", base)
     return {"profile": profile} | {
@@ -228,10 +238,19 @@ def generators(grid: Grid) -> list[dict[str, Any]]:
 
 
 def _roles(grid: Grid) -> list[Role]:
-    """Networks that the grid needs; what REPA aligns with only where there is REPA."""
+    """Networks that the grid needs.
+
+    What REPA aligns with only where there is REPA; the second extractor where generators are
+    measured by the first.
+    """
     targets = [config.target for e in generators(grid) if (config := alignment(e))]
-    own = AlignmentTarget.in_domain in targets
-    return [role for role in Role if role is not Role.target or own]
+    evaluation = load_group(EvaluationConfig, "evaluation", grid["evaluation"])
+    needed = {
+        Role.target: AlignmentTarget.in_domain in targets,
+        Role.extractor_self_supervised: bool(generators(grid))
+        and evaluation.extractor is Extractor.in_domain,
+    }
+    return [role for role in Role if needed.get(role, True)]
 
 
 def network_of(role: Role, grid: Grid) -> str:

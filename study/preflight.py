@@ -212,7 +212,8 @@ def _check_count(
     given = f"params/profile/{cell.profile}.yaml: {section}.{field} = {count}"
     in_domain = config.evaluation.extractor is Extractor.in_domain
     networks = {item["role"]: item["network"] for item in selected["train_network"].values()}
-    features = load_group(NetworkConfig, "network", networks[Role.extractor.value]).features
+    measuring = {Role.extractor.value, Role.extractor_self_supervised.value} & networks.keys()
+    features = max(load_group(NetworkConfig, "network", networks[r]).features for r in measuring)
     least = 2 * (features if in_domain else INCEPTION_FEATURES)
     if count < least and not few:
         raise ConfigError(f"{given}: must be at least {least}, twice the feature dimension")

@@ -32,9 +32,10 @@ from study.config import (
 )
 from study.config.generator import Objective
 from study.evaluation.analysis import analyse
-from study.evaluation.classifier import train_classifier
 from study.evaluation.comparison import Judges
 from study.evaluation.features import FeatureExtractor
+from study.evaluation.network_objectives import Classification
+from study.evaluation.network_training import train_network
 from study.evaluation.networks.in_domain import build_network
 from study.evaluation.networks.perceptual import PerceptualDistance
 from study.evaluation.reference import Reference
@@ -93,7 +94,7 @@ def chain(
         torch.manual_seed(1)
         network = build_network("residual", [4, 8], 8, 4).to(place)
         training = TrainNetworkConfig(steps=3, batch_size=8, learning_rate=1e-3, weight_decay=0.01)
-        train_classifier(network, images, labels, training, 0, log)
+        train_network(Classification(network), images, labels, training, 0, log)
         network.requires_grad_(False)
         perceptual = PerceptualDistance(network)
         autoencoder = make_autoencoder(Family.kl).to(place)

@@ -57,7 +57,7 @@ def test_seeds_multiply_what_is_trained(grid: dict[str, Any]) -> None:
     assert counts == {
         "check_study": 1,
         "prepare_data": 1,
-        "train_network": 3,
+        "train_network": 4,
         "reference_statistics": 1,
         "pretrain_autoencoder": 2,
         "finetune_autoencoder": 8,
@@ -217,10 +217,34 @@ def test_a_bad_tier_is_named(params: Path, edit: Edit, tiers: object, message: s
 
 
 def test_the_target_network_is_trained_only_for_repa(grid: dict[str, Any]) -> None:
-    assert len(expand("smoke", grid)["train_network"]) == 3
+    assert len(expand("smoke", grid)["train_network"]) == 4
     grid["tiers"][0]["generators"] = [SIT]
     alone = expand("smoke", grid)["train_network"]
-    assert {item["role"] for item in alone.values()} == {"extractor", "perceptual"}
+    roles = {"extractor", "perceptual", "extractor_self_supervised"}
+    assert {item["role"] for item in alone.values()} == roles
+
+
+def test_the_second_extractor_measures_generators_beside_the_first(grid: dict[str, Any]) -> None:
+    expanded = expand("smoke", grid)
+    source = "reports/smoke/networks/smoke-shapes-extractor_self_supervised"
+    assert source.rsplit("/", 1)[1] in expanded["train_network"]
+    (real,) = expanded["reference_statistics"].values()
+    assert (real["network"], real["source"]) == ("extractor_self_supervised_small", source)
+    assert {item["source"] for item in expanded["evaluate_generator"].values()} == {source}
+
+
+@pytest.mark.parametrize("change", [{"generators": []}, {"evaluation": "inception"}])
+def test_without_generators_or_beside_inception_there_is_no_second_extractor(
+    grid: dict[str, Any], change: dict[str, Any]
+) -> None:
+    for place in (grid, grid["tiers"][0]):
+        place.update({key: value for key, value in change.items() if key in place})
+    expanded, check = expand("smoke", grid), "outputs/smoke/check_study/smoke"
+    roles = {item["role"] for item in expanded["train_network"].values()}
+    assert "extractor_self_supervised" not in roles
+    (real,) = expanded["reference_statistics"].values()
+    assert (real["network"], real["source"]) == ("none", check)
+    assert all(item["source"] == check for item in expanded["evaluate_generator"].values())
 
 
 def test_networks_of_an_unknown_size_are_refused(params: Path, edit: Edit) -> None:

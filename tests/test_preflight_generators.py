@@ -124,9 +124,9 @@ def test_only_the_studys_own_target_is_trained(generator: str, entry: Callable[.
     roles = {
         item["role"] for item in expand("smoke", read_profile("smoke"))["train_network"].values()
     }
-    assert roles == {"extractor", "perceptual"}
+    assert roles == {"extractor", "perceptual", "extractor_self_supervised"}
     entry(generator="repa")
-    assert len(expand("smoke", read_profile("smoke"))["train_network"]) == 3
+    assert len(expand("smoke", read_profile("smoke"))["train_network"]) == 4
 
 
 def test_local_weights_of_the_target_get_a_manifest(entry: Callable[..., None]) -> None:

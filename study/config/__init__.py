@@ -19,6 +19,7 @@ from study.config.autoencoder import (
 from study.config.cell import Cell
 from study.config.checks import ConfigError, StudyError
 from study.config.data import (
+    NO_NETWORK,
     DataConfig,
     NetworkConfig,
     PrepareDataConfig,
@@ -53,6 +54,7 @@ from study.config.load import choices, generator_group, load, load_grid, load_gr
 from study.config.stages import STAGES
 
 __all__ = [
+    "NO_NETWORK",
     "STAGES",
     "AlignmentTarget",
     "ArmConfig",

@@ -21,6 +21,11 @@ class Role(Enum):
     extractor = "extractor"
     perceptual = "perceptual"
     target = "target"
+    extractor_self_supervised = "extractor_self_supervised"
+
+
+NO_NETWORK = "none"
+"""Choice `network` of reference statistics that no second extractor makes."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -73,7 +78,7 @@ class NetworkConfig(Checked):
 
     role: Role
     architecture: str
-    """residual, plain or patch: different for each role."""
+    """residual, plain, patch or bottleneck: different for each role."""
     widths: list[int]
     """Channels per resolution level; each level halves the side."""
     features: int
@@ -81,7 +86,7 @@ class NetworkConfig(Checked):
     seed: int
 
     def __post_init__(self) -> None:
-        known = ("residual", "plain", "patch")
+        known = ("residual", "plain", "patch", "bottleneck")
         self._rule("architecture", self.architecture in known, f"one of {', '.join(known)}")
         self._rule("widths", bool(self.widths) and min(self.widths) >= 4, "a list of at least 4")
         self._at_least(4, "features")
@@ -89,7 +94,7 @@ class NetworkConfig(Checked):
 
 @dataclass(kw_only=True, slots=True)
 class TrainNetworkConfig(Checked):
-    """Section `train_network`: classification of the study's own training images."""
+    """Section `train_network`: optimisation of every role on the study's own training images."""
 
     steps: int
     batch_size: int

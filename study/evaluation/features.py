@@ -15,6 +15,8 @@ from study.data.store import to_float
 from study.evaluation.distances import Array
 from study.evaluation.networks.in_domain import load_network
 
+SELF_SUPERVISED = "in_domain_self_supervised"
+"""Name of the second in-domain extractor, trained without labels."""
 SPATIAL_CHANNELS = 7
 """Of Inception's third block of 17 x 17, as in ADM's sFID."""
 SPATIAL_SIDE = 4
@@ -30,7 +32,7 @@ class Features:
     spatial: Array
     """N S: features with their place in the image."""
     logits: Array
-    """N K: class logits, without bias for Inception [ADM]."""
+    """N K: class logits, without bias for Inception [ADM]; the vectors where there is none."""
 
     @classmethod
     def joined(cls, parts: "list[Features]") -> "Features":
@@ -105,6 +107,16 @@ class FeatureExtractor:
             if not np.isfinite(getattr(features, item.name)).all():
                 raise StudyError(f"{self.name}: a feature is not finite")
         return features
+
+
+def load_second_extractor(network: Path, device: torch.device) -> FeatureExtractor:
+    """The in-domain extractor trained without labels.
+
+    Args:
+        network: folder of the in-domain network of role extractor_self_supervised.
+        device: where it runs.
+    """
+    return FeatureExtractor(SELF_SUPERVISED, load_network(network, device), device)
 
 
 def load_extractor(

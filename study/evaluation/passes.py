@@ -18,15 +18,24 @@ class Gathered:
         extractor: of the features.
         keep: how many images to keep.
         state: of an interrupted pass, to go on with.
+        second: another extractor, of whose features only the vectors are kept.
     """
 
-    def __init__(self, extractor: FeatureExtractor, keep: int, state: State | None = None) -> None:
-        self.extractor, self.keep, self.batches = extractor, keep, 0
+    def __init__(
+        self,
+        extractor: FeatureExtractor,
+        keep: int,
+        state: State | None = None,
+        second: FeatureExtractor | None = None,
+    ) -> None:
+        self.extractor, self.keep, self.batches, self.second = extractor, keep, 0, second
         self.parts: list[Features] = []
+        self.vectors: list[np.ndarray] = []
         self.shown = torch.zeros(0)
         if state:
             self.batches, self.shown = state["batches"], state["shown"]
             self.parts = [Features(*unpacked(state["features"]))]
+            self.vectors = unpacked(state["vectors"])
 
     def add(self, images: Tensor) -> None:
         """Add a batch, uint8 B 3 H W."""
@@ -34,13 +43,20 @@ class Gathered:
             own = images[: self.keep - len(self.shown)].cpu()
             self.shown = torch.cat([self.shown, own]) if self.batches else own
         self.parts.append(self.extractor.everything(images))
+        if self.second is not None:
+            self.vectors.append(self.second(images))
         self.batches += 1
 
     def state(self) -> State:
         """What `state` takes, after at least one batch."""
         joined = Features.joined(self.parts)
         rows = packed([getattr(joined, item.name) for item in fields(Features)])
-        return {"batches": self.batches, "shown": self.shown, "features": rows}
+        own = {"batches": self.batches, "shown": self.shown, "features": rows}
+        return {**own, "vectors": packed(self.vectors)}
+
+    def second_vectors(self) -> np.ndarray | None:
+        """Those of the second extractor, B D; None without one."""
+        return np.concatenate(self.vectors) if self.vectors else None
 
     def features(self) -> Features:
         """Those of all images; errors as those of `FeatureExtractor.joined`."""

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from study.config.seeds import derive
 from study.evaluation.degradations import DROPPED, GRADES, class_responses, responses
 from study.evaluation.distances import Statistics
-from study.evaluation.features import FeatureExtractor, Features
+from study.evaluation.features import SELF_SUPERVISED, FeatureExtractor, Features
 from study.evaluation.neighbours import thumbnails
 from study.evaluation.reference import Reference, read_adm
 from study.evaluation.samples import Gallery, Result
@@ -19,16 +19,19 @@ Images = NDArray[np.uint8]
 
 def scan(extractor: FeatureExtractor, images: Images, size: int) -> tuple[Features, Gallery]:
     """Features of images N 3 H W in batches of a size, and the gallery that they make."""
-    small = []
-
-    def batches() -> Iterator[torch.Tensor]:
-        for first in range(0, len(images), size):
-            batch = torch.from_numpy(np.array(images[first : first + size]))
-            small.append(thumbnails(batch))
-            yield batch
-
-    features = extractor.all(batches())
+    features = features_of(extractor, images, size)
+    small = [thumbnails(batch) for batch in _batches(images, size)]
     return features, Gallery(features.vectors, np.concatenate(small))
+
+
+def features_of(extractor: FeatureExtractor, images: Images, size: int) -> Features:
+    """Features of images N 3 H W in batches of a size."""
+    return extractor.all(_batches(images, size))
+
+
+def _batches(images: Images, size: int) -> Iterator[torch.Tensor]:
+    for first in range(0, len(images), size):
+        yield torch.from_numpy(np.array(images[first : first + size]))
 
 
 def against_adm(
@@ -60,6 +63,8 @@ def ruler(
 ) -> Iterator[Result]:
     """Distances of degraded images and of fewer classes, `ruler_KIND_GRADE`; all should rise.
 
+    Those of the second extractor are `ruler_self_supervised_KIND_GRADE`.
+
     Args:
         extractor: measures.
         images: held-out images to degrade, N 3 H W.
@@ -69,12 +74,13 @@ def ruler(
         size: images per batch.
     """
     seed = derive(0, "ruler")
+    prefix = "ruler_self_supervised" if extractor.name == SELF_SUPERVISED else "ruler"
     found = responses(extractor, images, train, size, seed)
     classes = class_responses(held_out.vectors, labels, train, seed, extractor.device)
     least = 2 * held_out.vectors.shape[1]
     for response in (*found, *classes):
         if response.n >= least:
-            name = f"ruler_{response.name}"
+            name = f"{prefix}_{response.name}"
             yield Result(name, response.distance, response.n, extractor.name)
 
 

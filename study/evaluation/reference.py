@@ -15,7 +15,7 @@ from study.evaluation.features import Features
 
 KEPT_FEATURES = 5000
 """Features kept for what needs the features themselves: KID, precision and its relatives."""
-_SETS = ("train", "train_spatial", "held_out")
+_SETS = ("train", "train_spatial", "held_out", "second")
 _ADM = {"mu": 1, "sigma": 2, "mu_s": 1, "sigma_s": 2}
 """Arrays of ADM's reference file and their numbers of dimensions."""
 
@@ -37,6 +37,8 @@ class Reference:
     source: str
     """What the first three are of."""
     adm: bool
+    second: Statistics | None = None
+    """Of the training images by the second extractor; None where there is none."""
 
     @classmethod
     def of(
@@ -69,6 +71,7 @@ class Reference:
             f"{name}_{part}": getattr(getattr(self, name), part)
             for name in _SETS
             for part in ("mean", "covariance", "count")
+            if getattr(self, name) is not None
         }
         np.savez(
             partial,
@@ -99,6 +102,7 @@ class Reference:
                     int(content[f"{name}_count"]),
                 )
                 for name in _SETS
+                if f"{name}_mean" in content
             }
             nearest = content["nearest_held_out"].tolist()
             return cls(

@@ -19,7 +19,7 @@ from study.evaluation.distances import (
     kernel_distance,
     statistics,
 )
-from study.evaluation.features import Features
+from study.evaluation.features import SELF_SUPERVISED, Features
 from study.evaluation.neighbours import (
     DENSITY_NEIGHBOURS,
     PRECISION_NEIGHBOURS,
@@ -98,17 +98,22 @@ class SampleMeasures:
 
     def frechet(self, features: Features, suffix: str = "") -> Iterator[Result]:
         """Distance to the training images, with its interval."""
-        distance = frechet_distance(self._own(features), self.reference.train, self.device)
-        half = INTERVAL * frechet_standard_error(
-            features.vectors,
-            self.reference.train,
-            self.config.bootstrap_samples,
-            derive(0, "bootstrap"),
-            self.device,
-        )
         name = self._published("fid", features) + suffix
-        low = max(0.0, distance - half)
-        yield replace(self._result(name, distance, features), low=low, high=distance + half)
+        train, extractor = self.reference.train, self.reference.extractor
+        yield self._with_interval(name, features.vectors, train, extractor)
+
+    def second(self, vectors: Array | None) -> Iterator[Result]:
+        """Distance to the training images by the second extractor, if any, with its interval."""
+        if self.reference.second is not None and vectors is not None:
+            name = f"fd_{SELF_SUPERVISED}"
+            yield self._with_interval(name, vectors, self.reference.second, SELF_SUPERVISED)
+
+    def _with_interval(self, name: str, vectors: Array, train: Statistics, by: str) -> Result:
+        distance = frechet_distance(statistics(vectors, self.device), train, self.device)
+        resamples, seed = self.config.bootstrap_samples, derive(0, "bootstrap")
+        half = INTERVAL * frechet_standard_error(vectors, train, resamples, seed, self.device)
+        low, high = max(0.0, distance - half), distance + half
+        return Result(name, distance, len(vectors), by, low, high)
 
     def everything(self, features: Features) -> Iterator[Result]:
         """What is measured at every checkpoint."""
@@ -133,7 +138,7 @@ class SampleMeasures:
         """What held-out images score in the place of samples: the best there is, `_floor`."""
         for result in (*self.everything(held_out), *self.extrapolated(held_out)):
             if not result.metric.endswith("_held_out"):
-                yield replace(result, metric=f"{result.metric}_floor")
+                yield as_floor(result)
 
     def extrapolated(self, features: Features) -> Iterator[Result]:
         """The distance at infinitely many samples, where there are enough to extrapolate from."""
@@ -194,6 +199,7 @@ class SampleMeasures:
             "reference": self.reference.source,
             "held-out reference": f"{self.reference.held_out.count} held-out images",
             "extractor": self.reference.extractor,
+            "second extractor": SELF_SUPERVISED if self.reference.second else "none",
             "resize": "299 x 299, TensorFlow 1's bilinear" if inception else "none",
             "feature dimensions": f"{len(self.reference.train.mean)}, spatial {spatial}",
             "interval over samples": "for the expected distance at this n: the distance "
@@ -216,6 +222,11 @@ class SampleMeasures:
     def _published(self, name: str, features: Features) -> str:
         """`fid` or `sfid` under the published protocol, else fd or sfd and the extractor."""
         return published_name(name, self.reference, len(features))
+
+
+def as_floor(result: Result) -> Result:
+    """What held-out images score in the place of samples, named so."""
+    return replace(result, metric=f"{result.metric}_floor")
 
 
 def published_name(name: str, reference: Reference, n: int) -> str:

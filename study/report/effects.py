@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Any
 
 import pandas as pd
 
 from study.config.claims import Autoencoders, Better, Effect, Endpoint
-from study.report.names import objective
+from study.report.names import SECOND, objective
 from study.report.results import instances, where
 from study.report.speed import curves, in_steps
 from study.report.table import Row, table_rows
@@ -41,6 +41,8 @@ class Found:
     """speed_up: `at least`, `at most` or `unknown` where a curve was censored."""
     missing: list[str] = field(default_factory=list)
     """What would be needed, where there are no values."""
+    second: "Found | None" = None
+    """The same comparison by the second extractor, where it measured."""
 
 
 def find(endpoint: Endpoint, grid: dict[str, Any], results: pd.DataFrame) -> list[Found]:
@@ -68,12 +70,7 @@ def find(endpoint: Endpoint, grid: dict[str, Any], results: pd.DataFrame) -> lis
         ran = set(results["family"].dropna())
         missing = f"{_ANY[endpoint.autoencoders]}{with_generator}" if ran else "finished cells"
         return [Found(missing=[missing])]
-    over_arms = endpoint.effect is Effect.correlation
-    own = where(results, "stage", stage)
-    every = [
-        _correlated(endpoint, rows, results) if over_arms else _compared(endpoint, rows, own)
-        for rows in groups.values()
-    ]
+    every = [_by_both(endpoint, rows, results) for rows in groups.values()]
     # Of several other autoencoders those that lack an arm say nothing about the rest.
     ran = [found for found in every if not found.missing]
     return ran if endpoint.autoencoders is Autoencoders.others and ran else every
@@ -94,7 +91,19 @@ def _autoencoders(kind: Autoencoders, grid: dict[str, Any], results: pd.DataFram
             return [name for name in known if family[name] == _DISCRETE]
 
 
+def _by_both(endpoint: Endpoint, rows: list[Row], results: pd.DataFrame) -> Found:
+    """The effect, and beside it that by the second extractor."""
+    effect = _correlated if endpoint.effect is Effect.correlation else _compared
+    found = effect(endpoint, rows, results)
+    if found.metric in SECOND and endpoint.generator:
+        second = effect(replace(endpoint, metric=[SECOND[found.metric]]), rows, results)
+        found.second = second if second.values else None
+    return found
+
+
 def _compared(endpoint: Endpoint, rows: list[Row], results: pd.DataFrame) -> Found:
+    stage = "evaluate_generator" if endpoint.generator else "evaluate_autoencoder"
+    results = where(results, "stage", stage)
     by_arm = {row.arm: row for row in rows}
     arms = [str(endpoint.treatment), str(endpoint.control)]
     found = Found({k: v for k, v in rows[0].choices.items() if k != "arm"}, tuple(arms))

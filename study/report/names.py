@@ -29,6 +29,7 @@ LABELS = {
     "inception_score_in_domain": "In-domain score",
     "fd_inception": "FD Inception",
     "fd_in_domain": "FD in-domain",
+    "fd_in_domain_self_supervised": "FD in-domain self-supervised",
     "kid_inception": "KID Inception",
     "kid_in_domain": "KID in-domain",
     "rfid": "rFID",
@@ -71,12 +72,15 @@ HEADLINE = (
 )
 """Columns of the table of autoencoders; of the intrinsic dimensions the one of most images."""
 FRECHET = ("fid", "fd_inception", "fd_in_domain")
+SECOND = {"fd_in_domain": "fd_in_domain_self_supervised"}
+"""Distance by the second extractor, whose effects must have the sign of those by the first."""
 KERNEL = ("kid_inception", "kid_in_domain")
 
 # What samples are measured by beside distance and KID, in the order of its table; of each line the
 # first that was measured.
 QUALITY = (
     ("fid", "fd_inception", "fd_in_domain"),
+    (*SECOND.values(),),
     ("fid_infinity", "fd_inception_infinity", "fd_in_domain_infinity"),
     ("fd_inception_held_out", "fd_in_domain_held_out"),
     ("fd_inception_reconstructions", "fd_in_domain_reconstructions"),

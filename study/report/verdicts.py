@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from statistics import fmean
 from typing import Any
 
 import pandas as pd
@@ -92,9 +93,11 @@ class Outcome:
     estimate: Estimate | None = None
     """On the scale on which seeds are averaged; None where nothing ran."""
     verdict: Verdict = Verdict.not_run
+    contradicted: bool = False
+    """Whether there would be a verdict, had the second extractor an effect of the same sign."""
 
     def judge(self) -> None:
-        """Set estimate and verdict by the level."""
+        """Set estimate and verdict by the level and, where it measured, the second extractor."""
         values = list(self.found.values.values())
         if not values:
             return
@@ -106,6 +109,23 @@ class Outcome:
         if low is not None and high is not None:
             margins = Margins.of(self.endpoint)
             self.verdict = margins.decide(low, high, self.endpoint.hypothesis)
+            self.contradicted = self._has_sign() and not self._same_sign()
+            self.verdict = Verdict.undecided if self.contradicted else self.verdict
+
+    def _has_sign(self) -> bool:
+        """Whether the verdict is on a difference, not on there being none of practical size."""
+        differs = self.endpoint.hypothesis is not Hypothesis.equal
+        return self.verdict is Verdict.opposite or (self.verdict is Verdict.supported and differs)
+
+    def _same_sign(self) -> bool:
+        """Whether the second extractor, where it measured, has an effect of the same sign."""
+        second = self.found.second
+        if second is None:
+            return True
+        ours, theirs = (fmean(found.values.values()) for found in (self.found, second))
+        # A bound leaves the sign open unless it lies beyond zero.
+        known = second.bound in ("", "at least" if theirs > 0 else "at most")
+        return known and ours * theirs > 0
 
     def testable(self) -> bool:
         """Whether there is an interval."""

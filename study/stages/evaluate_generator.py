@@ -7,12 +7,17 @@ from functools import partial
 from study import paths
 from study.autoencoders.models import Autoencoder, load_autoencoder
 from study.command import device, place, stage
-from study.config import SamplingMethod
+from study.config import Role, SamplingMethod
 from study.config.seeds import derive
 from study.config.stages import EvaluateGenerator
 from study.data.store import PixelStore
 from study.evaluation.autoencoder import reconstructions
-from study.evaluation.features import FeatureExtractor, Features, load_extractor
+from study.evaluation.features import (
+    FeatureExtractor,
+    Features,
+    load_extractor,
+    load_second_extractor,
+)
 from study.evaluation.neighbours import thumbnails
 from study.evaluation.passes import Gathered
 from study.evaluation.reference import Reference, require_samples
@@ -41,8 +46,11 @@ def main(config: EvaluateGenerator, run: Run) -> None:
     decoder = place(load_autoencoder(paths.autoencoder(cell)))
     decoder.prepare(settings.precision, settings.compile)
     extractor = load_extractor(config.evaluation, paths.network(cell, "extractor"), device())
-    reference = Reference.load(paths.reference(cell))
-    dimension = len(reference.train.mean)
+    reference, second = Reference.load(paths.reference(cell)), None
+    if reference.second is not None:
+        network = paths.network(cell, Role.extractor_self_supervised.value)
+        second = load_second_extractor(network, device())
+    dimension = max(len(known.mean) for known in (reference.train, reference.second) if known)
     for field in ("num_samples", "reconstructions"):
         require_samples(getattr(settings, field), dimension, config.evaluation, field)
     measures = SampleMeasures(reference, config.evaluation, device())
@@ -58,7 +66,7 @@ def main(config: EvaluateGenerator, run: Run) -> None:
         network = load_generator(
             folder, index, checkpoint, config.generator, config.sampler.weights, device()
         )
-        gathered = Gathered(extractor, kept, state.pop("gathered", None))
+        gathered = Gathered(extractor, kept, state.pop("gathered", None), second)
         latents = sample_batches(
             prepare(network, settings.precision, settings.compile),
             objective,
@@ -80,6 +88,7 @@ def main(config: EvaluateGenerator, run: Run) -> None:
         features, shown = gathered.features(), gathered.shown
         record = partial(_record, run, checkpoint.step, checkpoint.images_seen)
         record(measures.everything(features))
+        record(measures.second(gathered.second_vectors()))
         record(measures.nearest(features, thumbnails(shown[: settings.nearest_samples]), gallery))
         if checkpoint is index.checkpoints[-1]:
             record(measures.extrapolated(features))

@@ -62,12 +62,12 @@ def test_every_choice_composes_and_says_all_it_holds(group: str, name: str, para
 
 @pytest.mark.parametrize("name", choices("network"))
 def test_a_network_is_named_by_its_role_and_size(name: str) -> None:
-    role, _, size = name.partition("_")
+    role, _, size = name.rpartition("_")
     assert load_group(NetworkConfig, "network", name).role.value == role
     assert {f"{each.value}_{size}" for each in Role} <= set(choices("network"))
 
 
-@pytest.mark.parametrize("size", {name.partition("_")[2] for name in choices("network")})
+@pytest.mark.parametrize("size", {name.rpartition("_")[2] for name in choices("network")})
 def test_networks_of_a_size_share_neither_architecture_nor_seed(size: str) -> None:
     configs = [load_group(NetworkConfig, "network", f"{role.value}_{size}") for role in Role]
     assert len({config.architecture for config in configs}) == len(configs)

@@ -9,7 +9,7 @@ from study.evaluation.degradations import DROPPED, GRADES, class_responses, degr
 from study.evaluation.distances import statistics
 from study.evaluation.features import FeatureExtractor
 from study.evaluation.networks.in_domain import InDomainNetwork
-from study.evaluation.real_images import against_adm, ruler, scan
+from study.evaluation.real_images import against_adm, features_of, ruler, scan
 from study.evaluation.reference import Reference
 
 
@@ -95,6 +95,17 @@ def test_the_ruler_leaves_out_what_has_too_few_images(
         found = list(ruler(extractor, many[:count], held_out, labels, train, 20))
         assert {result.metric.split("_")[1] for result in found} == kinds
         assert {result.extractor for result in found} == {"in_domain"}
+
+
+def test_the_ruler_of_the_second_extractor_has_its_name(
+    extractor: FeatureExtractor, many: np.ndarray
+) -> None:
+    extractor.name = "in_domain_self_supervised"
+    held_out = features_of(extractor, many, 20)
+    train, labels = statistics(held_out.vectors), np.arange(64) % 4
+    found = list(ruler(extractor, many, held_out, labels, train, 20))
+    assert all(result.metric.startswith("ruler_self_supervised_") for result in found)
+    assert {result.extractor for result in found} == {"in_domain_self_supervised"}
 
 
 def test_adms_statistics_take_the_place_of_the_training_images(

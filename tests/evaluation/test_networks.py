@@ -14,7 +14,7 @@ from study.evaluation.networks.in_domain import (
 )
 from study.evaluation.networks.perceptual import PerceptualDistance
 
-ARCHITECTURES = ["residual", "plain", "patch"]
+ARCHITECTURES = ["residual", "plain", "patch", "bottleneck"]
 ROLES = dict(zip(ARCHITECTURES, Role, strict=True))
 
 
@@ -39,7 +39,8 @@ def warmed(architecture: str, x: Tensor) -> InDomainNetwork:
 
 
 @pytest.mark.parametrize(
-    ("architecture", "sides"), [("residual", [16, 8]), ("plain", [16, 8]), ("patch", [8, 4])]
+    ("architecture", "sides"),
+    [("residual", [16, 8]), ("plain", [16, 8]), ("patch", [8, 4]), ("bottleneck", [16, 8])],
 )
 def test_levels_halve_the_side(architecture: str, sides: list[int], x: Tensor) -> None:
     maps = build_network(architecture, [4, 8], 8, 4).levels(x)
@@ -68,7 +69,7 @@ def test_every_parameter_is_reached(architecture: str, x: Tensor) -> None:
 
 def test_architectures_differ() -> None:
     names = [frozenset(build_network(a, [4, 8], 8, 4).state_dict()) for a in ARCHITECTURES]
-    assert len(set(names)) == 3
+    assert len(set(names)) == 4
 
 
 def test_the_base_has_no_architecture() -> None:
@@ -98,6 +99,14 @@ def test_saving_again_changes_nothing(x: Tensor, tmp_path: Path) -> None:
     save_network(load_network(tmp_path / "one"), config_of("plain"), 4, tmp_path / "two")
     one, two = (load_network(tmp_path / name).state_dict() for name in ("one", "two"))
     assert all(torch.equal(value, two[name]) for name, value in one.items())
+
+
+def test_without_classes_features_are_the_output(x: Tensor, tmp_path: Path) -> None:
+    network = build_network("bottleneck", [4, 8], 8, 0)
+    network(x)
+    save_network(network, config_of("bottleneck"), 0, tmp_path)
+    loaded = load_network(tmp_path)
+    assert torch.equal(loaded(x), loaded.features(x))
 
 
 def test_a_missing_network_is_named(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from study import paths
 from study.config import ConfigError, EvaluationConfig, Extractor
+from study.evaluation.distances import statistics
 from study.evaluation.features import Features
 from study.evaluation.reference import (
     KEPT_FEATURES,
@@ -36,6 +37,19 @@ def reference() -> Reference:
     )
     nearest = {"features": 1.5, "pixels": 20.0}
     return Reference.of(train, held_out, nearest, [14, 13, 13, 0], "in_domain")
+
+
+def test_a_second_extractors_statistics_are_kept(reference: Reference, tmp_path: Path) -> None:
+    file = tmp_path / "some.npz"
+    reference.save(file)
+    assert Reference.load(file).second is None
+    reference.second = statistics(np.random.default_rng(1).normal(size=(30, 5)))
+    reference.save(file)
+    loaded = Reference.load(file).second
+    assert loaded is not None
+    np.testing.assert_array_equal(loaded.mean, reference.second.mean)
+    np.testing.assert_array_equal(loaded.covariance, reference.second.covariance)
+    assert loaded.count == 30
 
 
 def test_a_reference_round_trips(reference: Reference, tmp_path: Path) -> None:

@@ -11,7 +11,13 @@ from study.config import EvaluationConfig, Extractor
 from study.evaluation.distances import frechet_distance, statistics
 from study.evaluation.features import Features
 from study.evaluation.reference import Reference
-from study.evaluation.samples import Gallery, SampleMeasures, inception_score, published_name
+from study.evaluation.samples import (
+    Gallery,
+    SampleMeasures,
+    as_floor,
+    inception_score,
+    published_name,
+)
 
 CPU = torch.device("cpu")
 CONFIG = EvaluationConfig(
@@ -83,6 +89,24 @@ def test_only_the_distance_has_an_interval_and_it_is_never_below_zero(
     assert all(result.low is result.high is None for result in found[1:])
     (near,) = measures.frechet(features(300, 0), "_random_latents")
     assert (near.metric, near.low) == ("fd_in_domain_random_latents", 0)
+
+
+def test_the_second_extractor_gives_one_more_distance_where_there_is_one(
+    reference: Reference, measures: SampleMeasures
+) -> None:
+    vectors = features(60, 2).vectors[:, ::-1].copy()
+    assert list(measures.second(None)) == list(measures.second(vectors)) == []
+    assert measures.protocol()["second extractor"] == "none"
+    reference.second = statistics(features(200, 0).vectors)
+    (found,) = measures.second(vectors)
+    assert (found.metric, found.n) == ("fd_in_domain_self_supervised", 60)
+    assert found.extractor == "in_domain_self_supervised"
+    assert found.value == frechet_distance(statistics(vectors), reference.second)
+    assert found.low is not None
+    assert found.high is not None
+    assert found.low < found.value < found.high
+    assert as_floor(found).metric == "fd_in_domain_self_supervised_floor"
+    assert measures.protocol()["second extractor"] == found.extractor
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 from typing import Any
 
@@ -99,3 +100,33 @@ def test_the_cost_is_that_of_the_cells_that_were_compared(root: Path) -> None:
     ]
     claims, _, _ = tables(plan, root)
     assert row_of(claims, 1)[1]["minutes"] == pytest.approx(sum(mine) / 60)
+
+
+@pytest.mark.parametrize(("factor", "contradicted"), [(0.95, False), (1.3, True)])
+def test_both_extractors_effects_stand_in_the_row(
+    root: Path, factor: float, contradicted: bool
+) -> None:
+    plan = grid([0, 1, 2])
+    write_tree(plan)
+    for path in (root / "evaluate_generator").glob("*-dit-*.json"):
+        content = json.loads(path.read_text())
+        share = factor if "-eq-" in path.name else 1.0
+        content["records"] += [
+            row | {"metric": "fd_in_domain_self_supervised", "value": share * row["step"]}
+            for row in content["records"]
+            if row["metric"] == "fd_in_domain"
+        ]
+        path.write_text(json.dumps(content))
+    claims, endpoints, _ = tables(plan, root)
+    second = "−30.0 %" if contradicted else "+5.0 %"
+    said = ": the second extractor has another sign" if contradicted else ""
+    shown, numbers = row_of(endpoints, 3)
+    assert shown["Effect"].startswith("+10")
+    assert shown["Second extractor"] == second
+    assert shown["Verdict"] == ("undecided" if contradicted else "supported") + said
+    assert numbers["second_value"] == pytest.approx(1 - factor)
+    assert numbers["contradicted"] == contradicted
+    assert f"] ({second}{said})" in row_of(claims, 3)[0]["Effect"]
+    # SiT was measured by the first alone, autoencoders by no distance of generators.
+    assert row_of(endpoints, 14)[0]["Second extractor"] == "not measured"
+    assert row_of(endpoints, 1)[0]["Second extractor"] == "–"

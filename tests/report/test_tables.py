@@ -260,6 +260,26 @@ def test_a_distance_that_misses_a_degradation_is_doubted(root: Path):
     assert "in doubt" in lines[-1]
 
 
+def test_the_second_extractors_response_is_told_beside_the_firsts(root: Path):
+    study = grid([0])
+    write_tree(study)
+    for path in (root / "reference_statistics").glob("*.json"):
+        content = json.loads(path.read_text())
+        content["records"] += [
+            row | {"metric": row["metric"].replace("ruler", "ruler_self_supervised")}
+            for row in content["records"]
+            if row["metric"].startswith("ruler_")
+        ]
+        floor = "fd_in_domain_self_supervised_floor"
+        content["records"].append(content["records"][0] | {"metric": floor})
+        path.write_text(json.dumps(content))
+    lines = measurement(collect(study, root))
+    assert "The distance rises with every grade of every degradation." in lines
+    assert lines[-1] == "The self-supervised distance rises with every grade of every degradation."
+    assert sum(line.startswith("Under JPEG the ") for line in lines) == 2
+    assert any(line.startswith("Floor, FD in-domain self-supervised 1k") for line in lines)
+
+
 def test_a_response_that_was_not_measured_is_said_to_be(root: Path):
     study = grid([0])
     write_tree(study)

@@ -19,6 +19,7 @@ from study.report.verdicts import Judged, Verdict, judge
 
 CLAIMS = {claim.number: claim for claim in load_claims(paths.PARAMS / "claims.yaml")}
 SEEDS = [0, 1, 2, 3, 4]
+SECOND = "fd_in_domain_self_supervised"
 STEPS = [100, 200, 300, 400]
 
 
@@ -28,8 +29,20 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def study(gains: Sequence[float], generator: str = "dit", metric: str = "fd_in_domain") -> Any:
-    """Write results in which each seed's last three distances are a share `gains[seed]` lower."""
+def study(
+    gains: Sequence[float],
+    generator: str = "dit",
+    metric: str = "fd_in_domain",
+    second: Sequence[float] = (),
+) -> Any:
+    """Write results in which each seed's last three distances are a share `gains[seed]` lower.
+
+    Args:
+        gains: by seed.
+        generator: has the results.
+        metric: of the distance.
+        second: as gains, by the second extractor; empty: not measured.
+    """
     seeds = list(range(len(gains)))
     plan = grid(seeds)
     for instance, choices in plan["evaluate_generator"].items():
@@ -37,12 +50,13 @@ def study(gains: Sequence[float], generator: str = "dit", metric: str = "fd_in_d
         if cell.generator != generator or cell.seed is None:
             continue
         rows = []
-        for place, step in enumerate(STEPS):
-            value = (10 + 3 * cell.seed) * 0.8**place
-            if cell.arm == "eq":
-                # The first checkpoint must not matter.
-                value *= 5 if place == 0 else 1 - gains[cell.seed]
-            rows.append(record(metric, value, 1000) | {"step": step, "images_seen": 64 * step})
+        for name, shares in ((metric, gains), (SECOND, second)):
+            for place, step in enumerate(STEPS if shares else []):
+                value = (10 + 3 * cell.seed) * 0.8**place
+                if cell.arm == "eq":
+                    # The first checkpoint must not matter.
+                    value *= 5 if place == 0 else 1 - shares[cell.seed]
+                rows.append(record(name, value, 1000) | {"step": step, "images_seen": 64 * step})
         write_instance("evaluate_generator", instance, cell, rows)
     _autoencoders(plan, {})
     return plan
@@ -300,3 +314,86 @@ def test_the_primary_endpoints_of_an_exploratory_family_share_their_error(root: 
 
 def test_confirmatory_claims_keep_95_percent(root: Path) -> None:
     assert verdict_of(study([0.1, 0.11, 0.09]), root, 3).outcomes[0].level == 0.95
+
+
+BETTER = [0.10, 0.11, 0.09]
+WORSE = [-0.10, -0.11, -0.09]
+NEITHER = [0.001, -0.002, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("gains", "second", "verdict", "contradicted"),
+    [
+        (BETTER, BETTER, Verdict.supported, False),
+        # The point estimate counts, however small.
+        (BETTER, [0.03, -0.01, 0.01], Verdict.supported, False),
+        (BETTER, [0.01, -0.03, 0.01], Verdict.undecided, True),
+        (BETTER, WORSE, Verdict.undecided, True),
+        (BETTER, [], Verdict.supported, False),
+        (WORSE, WORSE, Verdict.opposite, False),
+        (WORSE, BETTER, Verdict.undecided, True),
+        (NEITHER, BETTER, Verdict.no_effect, False),
+        (NEITHER, WORSE, Verdict.no_effect, False),
+        # Undecided by itself.
+        ([0.10, -0.05, 0.02], WORSE, Verdict.undecided, False),
+    ],
+)
+def test_a_verdict_needs_the_sign_of_the_second_extractor(
+    root: Path, gains: list[float], second: list[float], verdict: Verdict, contradicted: bool
+) -> None:
+    found = verdict_of(study(gains, second=second), root, 3)
+    assert found.verdict is verdict
+    outcome = found.outcomes[0]
+    assert (outcome.verdict, outcome.contradicted) == (verdict, contradicted)
+    assert (outcome.found.metric, bool(outcome.found.second)) == ("fd_in_domain", bool(second))
+
+
+def test_another_distance_than_the_in_domain_one_needs_no_second(root: Path) -> None:
+    found = verdict_of(study(BETTER, metric="fd_inception", second=WORSE), root, 3)
+    assert found.verdict is Verdict.supported
+    assert found.outcomes[0].found.second is None
+
+
+def test_two_arms_that_are_equal_need_no_sign(root: Path) -> None:
+    plan = study(NEITHER, second=[0.01, 0.012, 0.011])
+    renamed = json.dumps(plan["evaluate_generator"])
+    for arm, other in (("eq", "eq_probability_70"), ("plain", "eq_paper")):
+        renamed = renamed.replace(f'"arm": "{arm}"', f'"arm": "{other}"')
+        renamed = renamed.replace(f"-{arm}-", f"-{other}-")
+        for path in (root / "reports/laptop/metrics/evaluate_generator").glob(f"*-{arm}-*-dit-*"):
+            content = json.loads(path.read_text())
+            cell = replace(Cell(**content["cell"]), arm=other)
+            write_instance("evaluate_generator", cell.instance, cell, content["records"])
+    plan["evaluate_generator"] = json.loads(renamed)
+    outcome = verdict_of(plan, root, 9).outcomes[0]
+    assert (outcome.verdict, outcome.contradicted) == (Verdict.supported, False)
+    assert outcome.found.second is not None
+
+
+@pytest.mark.parametrize(
+    ("factor", "second", "verdict"),
+    [
+        (1.5, 1.2, Verdict.supported),
+        (1.5, 0.9, Verdict.undecided),
+        (0.6, 0.9, Verdict.opposite),
+        # Only bounded: certainly faster; certainly slower.
+        (1.5, 1000, Verdict.supported),
+        (1.5, 0.01, Verdict.undecided),
+    ],
+)
+def test_a_speed_up_needs_the_sign_of_the_second_extractor(
+    root: Path, factor: float, second: float, verdict: Verdict
+) -> None:
+    plan = grid([0, 1, 2])
+    for instance, choices in plan["evaluate_generator"].items():
+        cell = Cell(**choices)
+        rows = []
+        for name, by in (("fd_in_domain", factor), (SECOND, second)):
+            speed = (by if cell.arm == "eq" else 1) * (1 + 0.002 * (cell.seed or 0))
+            values = {step: 100 * (speed * step) ** -0.5 for step in STEPS}
+            rows += [record(name, v, 1000) | {"step": step} for step, v in values.items()]
+        write_instance("evaluate_generator", instance, cell, rows)
+    _autoencoders(plan, {})
+    outcome = verdict_of(plan, root, 16).outcomes[0]
+    assert outcome.verdict is verdict
+    assert outcome.contradicted == (verdict is Verdict.undecided)

@@ -1,7 +1,8 @@
 """In-domain networks: what measures, what trains autoencoders and what REPA aligns with.
 
-Three roles, three architectures and seeds, trained by classifying the study's own training images.
-No weights are shared: a network that measures never trains anything.
+Four roles, four architectures and seeds, trained on the study's own training images: to classify
+them or, the second of the two that measure, without their labels. No weights are shared: a network
+that measures never trains anything.
 """
 
 import json
@@ -15,7 +16,9 @@ from study.config import ConfigError, NetworkConfig
 
 
 class InDomainNetwork(nn.Module):
-    """Feature levels, an embedding and a linear classifier; the base of the three architectures.
+    """Feature levels, an embedding and a linear classifier; the base of the four architectures.
+
+    Trained without labels (num_classes 0) it has no classifier, and features are its output.
 
     Batch normalisation, since it learns in hundreds of steps what group normalisation needs
     thousands for; networks are only ever used frozen, where it is a fixed affine map.
@@ -28,7 +31,7 @@ class InDomainNetwork(nn.Module):
             self.stage(before, after, level) for level, (before, after) in enumerate(pairs)
         )
         self.embed = nn.Conv2d(widths[-1], features // 2, 1)
-        self.classify = nn.Linear(features, num_classes)
+        self.classify = nn.Linear(features, num_classes) if num_classes else nn.Identity()
 
     def stage(self, before: int, after: int, level: int) -> nn.Module:
         """One resolution level."""
@@ -99,6 +102,22 @@ class PatchNetwork(InDomainNetwork):
         return nn.Sequential(_convolution(before, after, 2, stride=2), _Residual(mixer))
 
 
+class BottleneckNetwork(InDomainNetwork):
+    """Pooling, then a residual bottleneck per level (role extractor_self_supervised)."""
+
+    def stage(self, before: int, after: int, level: int) -> nn.Module:
+        """The first level keeps the resolution and has no block: it is the most expensive."""
+        if level == 0:
+            return _convolution(before, after, 3)
+        narrow = after // 2
+        body = nn.Sequential(
+            _convolution(after, narrow, 1),
+            _convolution(narrow, narrow, 3),
+            _convolution(narrow, after, 1),
+        )
+        return nn.Sequential(nn.AvgPool2d(2), _convolution(before, after, 3), _Residual(body))
+
+
 class _Residual(nn.Module):
     def __init__(self, body: nn.Module) -> None:
         super().__init__()
@@ -108,7 +127,12 @@ class _Residual(nn.Module):
         return x + self.body(x)
 
 
-_ARCHITECTURES = {"residual": ResidualNetwork, "plain": PlainNetwork, "patch": PatchNetwork}
+_ARCHITECTURES = {
+    "residual": ResidualNetwork,
+    "plain": PlainNetwork,
+    "patch": PatchNetwork,
+    "bottleneck": BottleneckNetwork,
+}
 
 
 def build_network(
