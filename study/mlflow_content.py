@@ -22,6 +22,30 @@ _POINTS = 200
 _PARAM_LENGTH = 500
 
 
+def run_name(cell: dict[str, Any], stage: str) -> str:
+    """What one compares first, then the stage: runs of a generator stand below each other."""
+    first = ("generator", "role", "autoencoder", "data")
+    subject = next((str(cell[key]) for key in first if cell.get(key)), str(cell.get("profile")))
+    words = [subject, cell.get("arm")]
+    words += [cell["autoencoder"]] if cell.get("generator") and cell.get("autoencoder") else []
+    words += [cell["scaling"]] if cell.get("scaling") == "fixed" else []
+    words += [f"seed {cell['seed']}"] if cell.get("seed") is not None else []
+    return f"{' '.join(str(word) for word in words if word)} | {stage}"
+
+
+def about(profile: str) -> str:
+    """Description of a profile's experiment, in Markdown."""
+    return (
+        f"**EQ-VAE reproducibility study, profile `{profile}`.** One run per stage instance, all "
+        "below the run of the profile; `plain` is the control of every comparison. Distance "
+        "against training step: the runs of stage `evaluate_generator`, metric `fd_in_domain_N`, N "
+        "the number of samples. Filter with `tags.stage`, `tags.arm`, `tags.generator`, "
+        "`tags.seed`, `tags.commit`; compare two runs by ticking them. A viewer of "
+        f"`reports/{profile}/metrics/`, rebuilt by `python -m study track {profile}`; the verdicts "
+        f"are in `reports/{profile}/report.html`."
+    )
+
+
 def cell_tags(cell: dict[str, Any], stage: str, instance: str) -> dict[str, str]:
     """Stage and choices of a cell."""
     choices = {key: str(value) for key, value in cell.items() if value is not None}

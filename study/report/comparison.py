@@ -176,8 +176,8 @@ def _cells(outcomes: list[Outcome], grid: dict[str, Any], cells: Cells) -> list[
     for stage, instance, cell in instances(grid):
         for outcome in outcomes:
             wanted = "evaluate_generator" if outcome.endpoint.generator else "evaluate_autoencoder"
-            choices = {**outcome.found.choices, "generator": outcome.endpoint.generator}
-            same = all(getattr(cell, name) == value for name, value in choices.items())
+            choices = outcome.found.choices.items()
+            same = all(getattr(cell, name) == value for name, value in choices)
             mine = cell.arm in outcome.found.arms and cell.seed in outcome.found.values
             if stage == wanted and same and mine and (stage, instance) in cells:
                 made = cells[stage, instance].get("environment", {})

@@ -69,6 +69,7 @@ def main(config: EvaluateGenerator, run: Run) -> None:
         features, shown = _features(extractor, decode(latents), kept)
         record = partial(_record, run, checkpoint.step, checkpoint.images_seen)
         record(measures.everything(features))
+        run.grid(checkpoint.step, shown.numpy())
         if checkpoint is index.checkpoints[-1]:
             record(measures.extrapolated(features))
             small = thumbnails(shown[: settings.nearest_samples])

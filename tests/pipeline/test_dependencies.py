@@ -18,6 +18,7 @@ CARRIERS = frozenset(
         "study.command",
         "study.fingerprint",
         "study.keeper",
+        "study.mlflow_artifacts",
         "study.mlflow_content",
         "study.mlflow_store",
         "study.paths",
