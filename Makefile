@@ -6,6 +6,7 @@
 PYTHON ?= python3
 PORT ?= 5000
 KILLS ?= 100
+BASE ?= cpu
 ADVISORIES := https://pypi.org/pypi/pip/24.0/json
 
 BIN := $(CURDIR)/.venv/bin
@@ -15,7 +16,7 @@ RUN := PATH="$(BIN):$$PATH" DVC_NO_ANALYTICS=1 MLFLOW_DISABLE_TELEMETRY=true DO_
 SUPPORTED := (3, 11) <= sys.version_info[:2] <= (3, 13)
 FAST := not slow and not gpu and not network
 
-.PHONY: study setup test unit test-all soak audit lint ui
+.PHONY: study setup test unit test-all soak audit lint ui container
 
 study: $(READY)
 ifdef PROFILE
@@ -54,6 +55,10 @@ lint: $(READY)
 ui: $(READY) mlflow.db
 	@$(RUN) mlflow ui --host 127.0.0.1 --port $(PORT) --workers 1 \
 		--backend-store-uri sqlite:///mlflow.db
+
+# BASE=cuda: an image for a GPU; the host needs NVIDIA's container toolkit.
+container:
+	docker build --target $(BASE) --tag eqvae-study:$(BASE) .
 
 mlflow.db: | $(READY)
 	@$(RUN) python -m study track
