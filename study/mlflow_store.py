@@ -21,7 +21,9 @@ from study.mlflow_artifacts import log_artifacts
 from study.mlflow_content import (
     about,
     cell_tags,
+    chart,
     curve,
+    distance,
     origin_tags,
     parameters,
     point,
@@ -47,6 +49,7 @@ _LOCK_TIMEOUT_S = 20.0
 _BUSY_TIMEOUT_S = 5.0
 # MLflow's own limits of a batch.
 _BATCH_METRICS, _BATCH_PARAMS = 1000, 100
+_NOTE_LENGTH = 5000
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
@@ -83,6 +86,23 @@ class Store:
         tags |= {"mlflow.parentRunId": self.parent(cell["profile"])}
         made = self.client.create_run(self.experiment, start, tags, run_name(cell, stage))
         return made.info.run_id
+
+    def describe(self, profile: str) -> None:
+        """Put links to charts that compare the arms into the experiment's description."""
+        shown: dict[str, list[StoredRun]] = {}
+        for run in (run for runs in self.runs().values() for run in runs):
+            tags = run.data.tags
+            if tags["stage"] == "evaluate_generator" and tags.get(SUPERSEDED) != "true":
+                shown.setdefault(tags["generator"], []).append(run)
+        charts = {}
+        for name, runs in shown.items():
+            metric = next(filter(None, (distance(run.data.metrics) for run in runs)), None)
+            if metric is not None:
+                ids = [run.info.run_id for run in runs]
+                charts[name] = chart(self.experiment, ids, metric)
+        while len(note := about(profile, charts)) > _NOTE_LENGTH and charts:
+            charts.popitem()
+        self.client.set_experiment_tag(self.experiment, "mlflow.note.content", note)
 
     def runs(self) -> dict[str, list["StoredRun"]]:
         """All runs of stage instances, by `stage@instance`."""
@@ -121,7 +141,7 @@ class Store:
         stage, instance = content["stage"], content["instance"]
         run = live or self.begin(content["cell"], stage, instance, start)
         seen = self._steps(run) if live else {}
-        logged = [*records(content, end), *curve(path.with_suffix(".csv"), start, end)]
+        logged = [*records(content, start, end), *curve(path.with_suffix(".csv"), start, end)]
         metrics = [metric for metric in logged if metric.step not in seen.get(metric.key, ())]
         params = [Param(key, value) for key, value in parameters(content).items()]
         for first in range(0, len(metrics), _BATCH_METRICS):
@@ -201,6 +221,7 @@ def show_all(profile: str, finished: list[tuple[Path, dict[str, Any]]]) -> None:
         runs = store.runs()
         for path, content in finished:
             store.show(path, content, runs.get(f"{content['stage']}@{content['instance']}", []))
+        store.describe(profile)
 
 
 def open_store(profile: str) -> Store:

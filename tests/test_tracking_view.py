@@ -1,7 +1,10 @@
 """What MLflow's viewer finds: groups, names, pictures by step, models."""
 
+import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs
 
 import numpy as np
 import pytest
@@ -64,6 +67,48 @@ def test_all_runs_of_a_profile_stand_below_one():
     assert "profile `grouped`" in described
 
 
+def evaluated(profile: str, arm: str, value: float) -> Run:
+    """A finished evaluation with a curve of two points."""
+    cell = Cell(profile=profile, data="shapes", arm=arm, seed=0, generator="sit")
+    run = Run("evaluate_generator", cell, {})
+    for step in (100, 200):
+        run.record("fd_in_domain", value / step, step=step, n=1000)
+        run.record("fd_in_domain_held_out", value, step=step, n=1000)
+    run.finish()
+    return run
+
+
+def note(profile: str) -> str:
+    store = mlflow_store.open_store(profile)
+    return store.client.get_experiment(store.experiment).tags["mlflow.note.content"]
+
+
+def test_the_description_links_to_the_curves_of_the_present_arms():
+    for arm, value in (("plain", 2.0), ("eq", 1.0)):
+        evaluated("linked", arm, value)
+    sync("linked")
+    old = {run.info.run_id for run in stored("linked")}
+    evaluated("linked", "eq", 0.5)
+    sync("linked")
+    current = {
+        run.info.run_id for run in stored("linked") if run.data.tags.get("superseded") != "true"
+    }
+    assert len(current) == 2
+    [address] = re.findall(r"\[sit\]\((#/metric\?\S+)\)", note("linked"))
+    query = parse_qs(address.partition("?")[2])
+    assert set(json.loads(query["runs"][0])) == current != old
+    assert json.loads(query["metric"][0]) == "fd_in_domain_1000"
+    assert query["x_axis"] == ["step"]
+
+
+def test_a_description_that_is_too_long_loses_whole_links(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(mlflow_store, "_NOTE_LENGTH", 700)
+    evaluated("short", "eq", 1.0)
+    sync("short")
+    assert "#/metric" not in note("short")
+    assert note("short").startswith("**EQ-VAE")
+
+
 def test_sample_grids_are_images_by_step():
     cell = Cell(profile="grids", data="shapes", arm="eq", seed=0, generator="sit")
     run = Run("evaluate_generator", cell, {})
@@ -79,7 +124,7 @@ def test_sample_grids_are_images_by_step():
     names = [Path(f.path).name for f in client.list_artifacts(shown.info.run_id, "images")]
     steps = {name.split("+step+")[1].split("+")[0] for name in names}
     assert steps == {"100", "200"}
-    [history] = [client.get_metric_history(shown.info.run_id, "fd_in_domain_1000")]
+    history = client.get_metric_history(shown.info.run_id, "fd_in_domain_1000")
     assert [(point.step, point.value) for point in history] == [(100, 0.01), (200, 0.005)]
 
 
