@@ -26,6 +26,7 @@ from study import paths
 from study.config import Cell, ConfigError, load_grid, plain
 from study.fingerprint import fingerprint
 from study.keeper import Keeper
+from study.scores import scores
 
 if TYPE_CHECKING:
     from study.mlflow_store import Live
@@ -196,6 +197,8 @@ class Run:
         if self.grids:
             each = [self.grids[step] for step in sorted(self.grids)]
             self.picture(np.concatenate(each), len(each[0]), "steps")
+        if summary := scores(self.records):
+            write_text(self.path("-scores.yaml"), summary)
         write_text(self.path(".json"), json.dumps(content, indent=1) + "\n")
         self.close("FINISHED")
 

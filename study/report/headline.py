@@ -105,7 +105,8 @@ def _speed(axes: Axes, speed: Table) -> None:
     shown = [row for row in wanted if isinstance(row["steps"], float)]
     axes.set_title(f"speed-up at {FRACTION:g} of the control's run", fontsize=10)
     if not shown:
-        why = next((str(row["steps"]) for row in wanted if row["steps"]), NOT_RUN)
+        reasons = [row["steps"] or "not bounded" for row in wanted]
+        why = str(reasons[0]) if reasons else NOT_RUN
         axes.text(0.5, 0.5, why, ha="center", transform=axes.transAxes)
         axes.set(xticks=[], yticks=[])
         return

@@ -23,6 +23,7 @@ CARRIERS = frozenset(
         "study.mlflow_store",
         "study.paths",
         "study.progress",
+        "study.scores",
         "study.tracking",
     }
 )
