@@ -23,7 +23,7 @@ ifdef PROFILE
 	@$(RUN) python -m study use $(PROFILE)
 endif
 	@$(RUN) dvc repro
-	@echo "report: reports/$$(sed -n 's/^profile: *//p' params/study.yaml)/report.md"
+	@echo "report: reports/$$(sed -n 's/^profile: *//p' params/study.yaml)/report.html"
 
 setup: $(READY)
 

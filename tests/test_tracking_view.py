@@ -144,7 +144,7 @@ def test_pictures_of_another_instance_are_not_taken(tmp_path: Path):
 
 def test_a_fine_tuned_autoencoder_can_be_downloaded_and_loaded(kl: Autoencoder, tmp_path: Path):
     import torch
-    from diffusers import AutoencoderKL
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
     cell = Cell(profile="models", data="shapes", autoencoder="vae", arm="eq", seed=0)
     settings = {"weights": None, "published_scale": 0.5}
@@ -156,7 +156,7 @@ def test_a_fine_tuned_autoencoder_can_be_downloaded_and_loaded(kl: Autoencoder, 
     [shown] = stored("models")
     client = mlflow_store.open_store("models").client
     folder = client.download_artifacts(shown.info.run_id, "autoencoder", str(tmp_path))
-    loaded = AutoencoderKL.from_pretrained(folder)
+    loaded: Any = AutoencoderKL.from_pretrained(folder)
     x = torch.zeros(1, 3, 16, 16)
     assert torch.equal(loaded.encode(x).latent_dist.mean, kl.model.encode(x).latent_dist.mean)
     assert "models-shapes-vae-eq-0" in (Path(folder) / "README.md").read_text()

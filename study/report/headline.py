@@ -89,7 +89,7 @@ def _curve(axes: Axes, row: Row, records: pd.DataFrame) -> int:
         # A lower end at or below zero has no place on a logarithmic axis.
         floor = [max(low, mean / 3) for low, mean in zip(lows, means, strict=True)]
         axes.fill_between(steps, floor, highs, color=look["color"], alpha=0.2, linewidth=0)
-    return records["seed"].nunique()
+    return len(set(records["seed"].dropna()))
 
 
 def _decades(axes: Axes) -> None:
@@ -112,7 +112,7 @@ def _speed(axes: Axes, speed: Table) -> None:
         return
     axes.axvline(1, color="black", linewidth=0.8)
     for place, row in enumerate(shown):
-        look = arm_look(row["arm"]) | {"linestyle": "-"}
+        look: dict[str, Any] = arm_look(row["arm"]) | {"linestyle": "-"}
         low, high = row["steps_low"], row["steps_high"]
         if low is not None and high is not None:
             axes.plot([low, high], [place, place], color=look["color"], linewidth=2)
