@@ -6,6 +6,7 @@
 PYTHON ?= python3
 PORT ?= 5000
 KILLS ?= 100
+BASE ?= cpu
 ADVISORIES := https://pypi.org/pypi/pip/24.0/json
 
 BIN := $(CURDIR)/.venv/bin
@@ -15,7 +16,7 @@ RUN := PATH="$(BIN):$$PATH" DVC_NO_ANALYTICS=1 MLFLOW_DISABLE_TELEMETRY=true DO_
 SUPPORTED := (3, 11) <= sys.version_info[:2] <= (3, 13)
 FAST := not slow and not gpu and not network
 
-.PHONY: study setup test unit test-all soak audit lint ui
+.PHONY: study setup test unit test-all soak audit lint ui container
 
 study: $(READY)
 ifdef PROFILE
@@ -24,7 +25,7 @@ endif
 	@$(BIN)/python -c 'import json; json.load(open(".dvc/tmp/rwlock"))' 2>/dev/null || \
 		rm -f .dvc/tmp/rwlock # A dvc that was killed in writing it would keep the next from starting.
 	@$(RUN) dvc repro
-	@echo "report: reports/$$(sed -n 's/^profile: *//p' params/study.yaml)/report.md"
+	@echo "report: reports/$$(sed -n 's/^profile: *//p' params/study.yaml)/report.html"
 
 setup: $(READY)
 
@@ -57,6 +58,10 @@ ui: $(READY)
 	@$(RUN) python -m study track
 	@$(RUN) mlflow ui --host 127.0.0.1 --port $(PORT) --workers 1 \
 		--backend-store-uri sqlite:///mlflow.db
+
+# BASE=cuda: an image for a GPU; the host needs NVIDIA's container toolkit.
+container:
+	docker build --target $(BASE) --tag eqvae-study:$(BASE) .
 
 # Last line first to go and last to come: a set-up that was cut off is done again.
 $(READY): requirements.lock pyproject.toml

@@ -8,7 +8,19 @@ import sys
 
 from study import paths
 from study.command import one_line_errors
-from study.commands import add_parsers
+from study.commands import add_command, add_parsers
+
+_EPILOG = """\
+exit codes:
+  0    done
+  1    could not go on: no space, diverged; doctor: there is a fault
+  2    something given is wrong; one line on stderr says which file, field, value and rule
+  143  stopped together with what had started it
+
+examples:
+  python -m study use laptop && dvc repro
+  python -m study COMMAND --help
+"""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -20,13 +32,21 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m study", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m study",
+        description="Select a profile, check it, show finished runs; stages are run by dvc repro.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    use = commands.add_parser(
+    use = add_command(
+        commands,
         "use",
-        help="select a profile for dvc repro",
-        description="Check a profile and write its instances to params/study.yaml.",
-        epilog="examples: python -m study use smoke; python -m study use images data=image_folder",
+        _use,
+        "select a profile for dvc repro",
+        "Check a profile and write its instances to params/study.yaml.",
+        "use smoke",
+        "use images data=image_folder",
     )
     use.add_argument("profile", help="a file of params/profile, without .yaml")
     use.add_argument("replace", nargs="*", metavar="KEY=NAME", help="data=NAME, evaluation=NAME")
@@ -35,29 +55,44 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="data and weights need not be there: to look at finished results",
     )
-    use.set_defaults(run=_use)
-    check = commands.add_parser("check", help="check the selected profile, its data and weights")
-    check.set_defaults(run=_check)
-    track = commands.add_parser("track", help="show a profile's finished stages in MLflow")
+    add_command(
+        commands,
+        "check",
+        _check,
+        "check the selected profile, its data and weights",
+        "Check every instance of the selected profile, its data, weights and disk; run nothing.",
+        "check",
+    )
+    track = add_command(
+        commands,
+        "track",
+        _track,
+        "show a profile's finished stages in MLflow",
+        "Make MLflow show a profile's metrics files, for make ui; repeating it changes nothing.",
+        "track",
+        "track autoencoders",
+    )
     track.add_argument("profile", nargs="?", help="default: the selected profile")
-    track.set_defaults(run=_track)
-    verify = commands.add_parser(
+    verify = add_command(
+        commands,
         "verify",
-        help="check that committed results follow from the code beside them",
-        description="Check out the commit of a profile's results in a worktree, ask DVC whether "
-        "anything is left to run there, and list what was edited since; exit code 1 if there is.",
-        epilog="example: python -m study verify autoencoders",
+        _verify,
+        "check that committed results follow from the code beside them",
+        "Check out the commit of a profile's results in a worktree, ask DVC whether anything is "
+        "left to run there, and list what was edited since; exit code 1 if something is left.",
+        "verify autoencoders",
     )
     verify.add_argument("profile", help="a profile whose report is committed")
-    verify.set_defaults(run=_verify)
-    doctor = commands.add_parser(
+    doctor = add_command(
+        commands,
         "doctor",
-        help="look for faults of machine, checkout and inputs",
-        description="Print one line a fault, with its cure; exit code 1 if there is one.",
-        epilog="example: python -m study doctor --json",
+        _doctor,
+        "look for faults of machine, checkout and inputs",
+        "Print one line a fault, with its cure; exit code 1 if there is one.",
+        "doctor",
+        "doctor --json",
     )
     doctor.add_argument("--json", action="store_true", help="everything that was looked at")
-    doctor.set_defaults(run=_doctor)
     add_parsers(commands)
     return parser
 

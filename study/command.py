@@ -18,6 +18,7 @@ from study import paths
 from study.config import STAGES, Cell, ConfigError, StudyError, load
 from study.config.stages import StageConfig
 from study.keeper import FREE_SPACE, disk_is_full, require_disk, terminate
+from study.progress import red
 from study.tracking import Run
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ _CURES = {
 
 
 def _end(error: object, code: int) -> None:
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    print(f"{red('error:')} {' '.join(str(error).split())}", file=sys.stderr)
     sys.exit(code)
 
 

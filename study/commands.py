@@ -1,6 +1,7 @@
 """Subcommands of `study` that turn autoencoders into folders for others, and others' into ours."""
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,25 +9,58 @@ from study import paths
 from study.config import ConfigError, DataConfig, Family, load_group
 
 
+def add_command(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    name: str,
+    run: Callable[[argparse.Namespace], None],
+    summary: str,
+    description: str,
+    *examples: str,
+) -> argparse.ArgumentParser:
+    """Add a subcommand.
+
+    Args:
+        commands: where to.
+        name: of the subcommand.
+        run: takes the parsed options.
+        summary: its line in the list of all.
+        description: what it does.
+        examples: what may follow `python -m study`.
+    """
+    lines = "".join(f"  python -m study {example}\n" for example in examples)
+    parser = commands.add_parser(
+        name,
+        help=summary,
+        description=description,
+        epilog=f"examples:\n{lines}\nexit codes: 0 done, 1 could not go on, 2 wrong input",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
 def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the subcommands; each sets `run`, which takes the parsed options."""
-    export = commands.add_parser(
+    export = add_command(
+        commands,
         "export-autoencoder",
-        help="write a fine-tuned autoencoder with a model card",
-        description="Copy a fine-tuned autoencoder to a diffusers folder with a model card.",
-        epilog="example: python -m study export-autoencoder lab-parquet-taesd-eq-0 ~/taesd-eq",
+        _export,
+        "write a fine-tuned autoencoder with a model card",
+        "Copy a fine-tuned autoencoder to a diffusers folder with a model card.",
+        "export-autoencoder laptop-shapes-kl_small-eq-0 exported/eq",
     )
     export.add_argument("instance", help="profile-data-autoencoder-arm-seed")
     export.add_argument("target", type=Path, help="folder to make")
-    export.set_defaults(run=_export)
-    inspect = commands.add_parser(
+    inspect = add_command(
+        commands,
         "inspect-autoencoder",
-        help="measure any diffusers autoencoder, without the pipeline",
-        description="Print and save reconstruction, equivariance error and latent statistics of "
-        "an autoencoder on held-out images. No network is trained, so there is no rFD; --lpips "
-        "adds LPIPS.",
-        epilog="example: python -m study inspect-autoencoder weights/taesd --data imagenet20_128 "
-        "--size 128 --images 2000",
+        _inspect,
+        "measure any diffusers autoencoder, without the pipeline",
+        "Print and save reconstruction, equivariance error and latent statistics of an "
+        "autoencoder\non held-out images. No network is trained, so there is no rFD; --lpips adds "
+        "LPIPS.",
+        "inspect-autoencoder weights/taesd --data shapes --images 200",
+        "inspect-autoencoder weights/taesd --data imagenet20_128 --size 128 --images 2000",
     )
     inspect.add_argument("source", help="diffusers folder, LDM checkpoint file, or hub id")
     inspect.add_argument("--data", required=True, help="a file of params/data, without .yaml")
@@ -38,16 +72,16 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     )
     inspect.add_argument("--lpips", help="file of torchvision's VGG16 weights")
     inspect.add_argument("--output", type=Path, help="new folder (default: inspected/SOURCE)")
-    inspect.set_defaults(run=_inspect)
-    convert = commands.add_parser(
+    convert = add_command(
+        commands,
         "convert-autoencoder",
-        help="turn an LDM checkpoint into weights for params/autoencoder",
-        description="Convert a checkpoint of latent-diffusion's AutoencoderKL to diffusers format.",
-        epilog="example: python -m study convert-autoencoder eq-vae-ldm.ckpt weights/eq_vae_ldm",
+        _convert,
+        "turn an LDM checkpoint into weights for params/autoencoder",
+        "Convert a checkpoint of latent-diffusion's AutoencoderKL to diffusers format.",
+        "convert-autoencoder eq-vae-ldm.ckpt weights/eq_vae",
     )
     convert.add_argument("file", type=Path, help=".safetensors, or what torch.save writes")
     convert.add_argument("target", type=Path, help="folder to make")
-    convert.set_defaults(run=_convert)
 
 
 def _export(options: argparse.Namespace) -> None:

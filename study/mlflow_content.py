@@ -6,11 +6,12 @@ Only `study.mlflow_store` imports this module.
 import csv
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlencode
 
 from study import paths
 
@@ -20,6 +21,62 @@ if TYPE_CHECKING:
 # More points per series make the viewer slow and show no more.
 _POINTS = 200
 _PARAM_LENGTH = 500
+_DISTANCE = re.compile(r"(fid|fd_inception|fd_in_domain)_\d+")
+
+
+def run_name(cell: dict[str, Any], stage: str) -> str:
+    """What one compares first, then the stage: runs of a generator stand below each other."""
+    first = ("generator", "role", "autoencoder", "data")
+    subject = next((str(cell[key]) for key in first if cell.get(key)), str(cell.get("profile")))
+    words = [subject, cell.get("arm")]
+    words += [cell["autoencoder"]] if cell.get("generator") and cell.get("autoencoder") else []
+    words += [cell["scaling"]] if cell.get("scaling") == "fixed" else []
+    words += [f"seed {cell['seed']}"] if cell.get("seed") is not None else []
+    return f"{' '.join(str(word) for word in words if word)} | {stage}"
+
+
+def about(profile: str, charts: Mapping[str, str] | None = None) -> str:
+    """Description of a profile's experiment, in Markdown.
+
+    Args:
+        profile: what it holds.
+        charts: addresses of charts by generator.
+    """
+    text = (
+        f"**EQ-VAE reproducibility study, profile `{profile}`.** One run per stage instance, all "
+        "below the run of the profile; `plain` is the control of every comparison. Distance "
+        "against training step is the metric `fd_in_domain_N` of stage `evaluate_generator`, N "
+        "the number of samples. Filter with `tags.stage`, `tags.arm`, `tags.generator`, "
+        f"`tags.seed`, `tags.commit`. A viewer of `reports/{profile}/metrics/`, rebuilt by `python "
+        f"-m study track {profile}`; the verdicts are in `reports/{profile}/report.html`."
+    )
+    links = [f"[{name}]({address})" for name, address in sorted((charts or {}).items())]
+    head = f"Distance against training step, arm by arm: {', '.join(links)}.\n\n" if links else ""
+    return head + text
+
+
+def chart(experiment: str, runs: list[str], metric: str) -> str:
+    """Address, within the viewer, of a metric's curves over steps.
+
+    Args:
+        experiment: its identifier.
+        runs: theirs.
+        metric: its name.
+    """
+    options = {
+        "runs": json.dumps(runs),
+        "metric": json.dumps(metric),
+        "experiments": json.dumps([experiment]),
+        "plot_metric_keys": json.dumps([metric]),
+        "x_axis": "step",
+    }
+    # Parentheses and blanks would end a link of Markdown.
+    return f"#/metric?{urlencode(options, quote_via=quote)}"
+
+
+def distance(metrics: Iterable[str]) -> str | None:
+    """Which of a run's metrics is the Frechet distance of its samples."""
+    return next((name for name in sorted(metrics) if _DISTANCE.fullmatch(name)), None)
 
 
 def cell_tags(cell: dict[str, Any], stage: str, instance: str) -> dict[str, str]:
@@ -55,14 +112,17 @@ def times(content: dict[str, Any]) -> tuple[int, int]:
     return milliseconds - round(1000 * content["cost"].get("seconds", 0)), milliseconds
 
 
-def records(content: dict[str, Any], now: int) -> Iterator["Metric"]:
-    """Results by step; n is part of the name, as no comparison may mix sizes."""
+def records(content: dict[str, Any], start: int, end: int) -> Iterator["Metric"]:
+    """Results by step, over the stage's time; n is in the name: no comparison may mix sizes."""
     from mlflow.entities import Metric
 
+    last = max((record["step"] or 0 for record in content["records"]), default=0) or 1
     for record in content["records"]:
         size = "" if record["n"] is None else f"_{record['n']}"
         key = _name(f"{record['metric']}{size}")
-        yield Metric(key, float(record["value"]), now, record["step"] or 0)
+        step = record["step"] or 0
+        moment = start + (end - start) * step // last if step else end
+        yield Metric(key, float(record["value"]), moment, step)
 
 
 def curve(path: Path, start: int, end: int) -> Iterator["Metric"]:

@@ -17,7 +17,20 @@ from typing import TYPE_CHECKING, Any
 
 from study import paths
 from study.config import Cell, plain
-from study.mlflow_content import cell_tags, curve, origin_tags, parameters, point, records, times
+from study.mlflow_artifacts import log_artifacts
+from study.mlflow_content import (
+    about,
+    cell_tags,
+    chart,
+    curve,
+    distance,
+    origin_tags,
+    parameters,
+    point,
+    records,
+    run_name,
+    times,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -27,6 +40,8 @@ RESULT = "study.result"
 """Tag: sha256 of the metrics file that a run shows."""
 LIVE = "study.live"
 """Tag: true while the stage works."""
+PARENT = "study.parent"
+"""Tag: the profile, on the run that groups the others."""
 SUPERSEDED = "superseded"
 """Tag: true where another run shows the instance's present result."""
 
@@ -34,6 +49,7 @@ _LOCK_TIMEOUT_S = 20.0
 _BUSY_TIMEOUT_S = 5.0
 # MLflow's own limits of a batch.
 _BATCH_METRICS, _BATCH_PARAMS = 1000, 100
+_NOTE_LENGTH = 5000
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
@@ -49,15 +65,54 @@ class Store:
     def __init__(self, client: "MlflowClient", experiment: str) -> None:
         self.client = client
         self.experiment = experiment
+        self._parent: str | None = None
+
+    def parent(self, profile: str) -> str:
+        """The run below which all runs of a profile stand."""
+        if self._parent is None:
+            query = f"tags.`{PARENT}` = '{profile}'"
+            found = self.client.search_runs([self.experiment], query, max_results=1)
+            if not found:
+                tags = {PARENT: profile, "profile": profile, "mlflow.note.content": about(profile)}
+                made = self.client.create_run(self.experiment, None, tags, f"profile {profile}")
+                self.client.set_terminated(made.info.run_id, "FINISHED")
+                found = [made]
+            self._parent = found[0].info.run_id
+        return self._parent
+
+    def begin(self, cell: dict[str, Any], stage: str, instance: str, start: int) -> str:
+        """Make the run of a stage instance; returns its identifier."""
+        tags = cell_tags(cell, stage, instance)
+        tags |= {"mlflow.parentRunId": self.parent(cell["profile"])}
+        made = self.client.create_run(self.experiment, start, tags, run_name(cell, stage))
+        return made.info.run_id
+
+    def describe(self, profile: str) -> None:
+        """Put links to charts that compare the arms into the experiment's description."""
+        shown: dict[str, list[StoredRun]] = {}
+        for run in (run for runs in self.runs().values() for run in runs):
+            tags = run.data.tags
+            if tags["stage"] == "evaluate_generator" and tags.get(SUPERSEDED) != "true":
+                shown.setdefault(tags["generator"], []).append(run)
+        charts = {}
+        for name, runs in shown.items():
+            metric = next(filter(None, (distance(run.data.metrics) for run in runs)), None)
+            if metric is not None:
+                ids = [run.info.run_id for run in runs]
+                charts[name] = chart(self.experiment, ids, metric)
+        while len(note := about(profile, charts)) > _NOTE_LENGTH and charts:
+            charts.popitem()
+        self.client.set_experiment_tag(self.experiment, "mlflow.note.content", note)
 
     def runs(self) -> dict[str, list["StoredRun"]]:
-        """All runs by name."""
+        """All runs of stage instances, by `stage@instance`."""
         found: dict[str, list[StoredRun]] = {}
         page = None
         while True:
             runs = self.client.search_runs([self.experiment], page_token=page)
             for run in runs:
-                found.setdefault(run.info.run_name or "", []).append(run)
+                if name := run.data.tags.get("dvc.stage"):
+                    found.setdefault(name, []).append(run)
             page = runs.token
             if not page:
                 return found
@@ -68,7 +123,7 @@ class Store:
         Args:
             path: the metrics file; curve and picture stand beside it.
             content: what it holds.
-            known: runs of the same name.
+            known: runs of the same instance.
         """
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         current = [run for run in known if run.data.tags.get(RESULT) == digest]
@@ -84,18 +139,16 @@ class Store:
 
         (start, end), client = times(content), self.client
         stage, instance = content["stage"], content["instance"]
-        name = f"{stage}@{instance}"
-        run = live or client.create_run(self.experiment, start, None, name).info.run_id
+        run = live or self.begin(content["cell"], stage, instance, start)
         seen = self._steps(run) if live else {}
-        logged = [*records(content, end), *curve(path.with_suffix(".csv"), start, end)]
+        logged = [*records(content, start, end), *curve(path.with_suffix(".csv"), start, end)]
         metrics = [metric for metric in logged if metric.step not in seen.get(metric.key, ())]
         params = [Param(key, value) for key, value in parameters(content).items()]
         for first in range(0, len(metrics), _BATCH_METRICS):
             client.log_batch(run, metrics=metrics[first : first + _BATCH_METRICS])
         for first in range(0, len(params), _BATCH_PARAMS):
             client.log_batch(run, params=params[first : first + _BATCH_PARAMS])
-        if (picture := path.with_suffix(".png")).is_file():
-            client.log_artifact(run, str(picture))
+        log_artifacts(client, run, path, content)
         client.set_terminated(run, "FINISHED", end)
         # Last: a run that was cut off before has no digest, so its file is logged again.
         tags = cell_tags(content["cell"], stage, instance) | origin_tags(content)
@@ -135,11 +188,9 @@ class Live:
         self.shown = -1
         if run_id is not None and self._resumed(run_id):
             return
-        tags = cell_tags(plain(cell), stage, cell.instance) | {LIVE: "true"}
-        run = self.store.client.create_run(
-            self.store.experiment, round(1000 * started), tags, f"{stage}@{cell.instance}"
-        )
-        self.run_id: str = run.info.run_id
+        begun = round(1000 * started)
+        self.run_id: str = self.store.begin(plain(cell), stage, cell.instance, begun)
+        self.store.client.set_tag(self.run_id, LIVE, "true")
 
     def _resumed(self, run_id: str) -> bool:
         from mlflow.exceptions import MlflowException
@@ -182,6 +233,7 @@ def show_all(profile: str, finished: list[tuple[Path, dict[str, Any]]]) -> None:
         runs = store.runs()
         for path, content in finished:
             store.show(path, content, runs.get(f"{content['stage']}@{content['instance']}", []))
+        store.describe(profile)
         if "MLFLOW_TRACKING_URI" not in os.environ:
             store.close_abandoned()
 
@@ -219,10 +271,8 @@ def _open(uri: str, profile: str, artifacts: str | None) -> Store:
         name = f"eqvae/{profile}"
         found = client.get_experiment_by_name(name)
         if found is None:
-            about = f"EQ-VAE reproducibility study, profile {profile}: one run per stage instance."
-            return Store(
-                client, client.create_experiment(name, artifacts, {"mlflow.note.content": about})
-            )
+            note = {"mlflow.note.content": about(profile)}
+            return Store(client, client.create_experiment(name, artifacts, note))
         if found.lifecycle_stage == "deleted":
             client.restore_experiment(found.experiment_id)
         return Store(client, found.experiment_id)

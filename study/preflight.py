@@ -1,6 +1,7 @@
 """Checks before anything runs: parameters of every instance, data, weights, disk; and selecting."""
 
 import shutil
+import sys
 from pathlib import Path
 
 from study import paths
@@ -173,7 +174,7 @@ def _check_generator(config: TrainGenerator) -> None:
 
 def _check_sampling(config: EvaluateGenerator, selected: Grid) -> None:
     cell, method = config.cell, config.sampler.method
-    allowed = SAMPLERS[config.generator.objective]
+    allowed = _samplers(config)
     if method not in allowed:
         known = ", ".join(each.value for each in allowed)
         raise ConfigError(
@@ -193,6 +194,12 @@ def _check_sampling(config: EvaluateGenerator, selected: Grid) -> None:
             f"params/profile/{cell.profile}.yaml: evaluate_generator.num_steps = {steps}: must be "
             f"at most num_timesteps {config.generator.num_timesteps} of generator {cell.generator}"
         )
+
+
+def _samplers(config: EvaluateGenerator) -> tuple[SamplingMethod, ...]:
+    """Sampling methods of a generator; one of EXTENSIONS names its own."""
+    known = SAMPLERS.get(config.generator.objective)
+    return known or sys.modules[type(config.generator).__module__].SAMPLERS
 
 
 def _check_count(

@@ -1,5 +1,6 @@
-"""Progress of a long loop: a bar on a terminal, else an occasional line on stderr."""
+"""What a terminal shows and a pipe does not: colour; a bar for a long loop, in a pipe lines."""
 
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from time import monotonic
@@ -10,6 +11,12 @@ from tqdm import tqdm
 Item = TypeVar("Item")
 
 _INTERVAL = 10.0  # seconds between lines; a faster loop prints none
+
+
+def red(text: str) -> str:
+    """The text for stderr, red on a terminal unless `NO_COLOR` is set."""
+    plain = not sys.stderr.isatty() or bool(os.environ.get("NO_COLOR"))
+    return text if plain else f"\033[31m{text}\033[0m"
 
 
 def track(iterable: Iterable[Item], total: int, description: str) -> Iterator[Item]:

@@ -26,6 +26,7 @@ from study import paths
 from study.config import Cell, ConfigError, load_grid, plain
 from study.fingerprint import fingerprint
 from study.keeper import Keeper, complete
+from study.scores import scores
 
 if TYPE_CHECKING:
     from study.mlflow_store import Live
@@ -39,6 +40,8 @@ LIVE_AFTER_S = 60.0
 KEEP_EVERY_S = 60.0
 """Seconds between two saves of unfinished state; `STUDY_KEEP_EVERY_S` overrides."""
 _SHOW_EVERY_S = 15.0
+# Samples of a checkpoint in the picture of all checkpoints, and their largest side.
+_STEP_IMAGES, _STEP_SIDE = 8, 64
 _RETRY_AFTER_S = 300.0
 
 
@@ -52,6 +55,7 @@ class Run:
         self.records: list[dict[str, Any]] = []
         self.protocol: dict[str, Any] = {}
         self.curve: list[dict[str, float]] = []
+        self.grids: dict[int, np.ndarray] = {}
         self.notes: dict[str, float] = {}
         self.family: str | None = None
         self.started = time.time()
@@ -97,11 +101,12 @@ class Run:
     def _state(self) -> dict[str, Any]:
         live = self._live.run_id if self._live else self._tracking_run
         spent = time.time() - self.started
-        own = {"curve": self.curve, "records": self.records}
+        own = {"curve": self.curve, "records": self.records, "grids": self.grids}
         return {**own, "spent": spent, "tracking_run": live or ""}
 
     def _resume(self, state: dict[str, Any]) -> None:
         self.curve, self.records = state["curve"], state["records"]
+        self.grids = state["grids"]
         self.started = time.time() - state["spent"]
         self._tracking_run = state["tracking_run"] or None
 
@@ -158,6 +163,12 @@ class Run:
 
         save_sheet(images, columns, self.path(f"-{name}.png" if name else ".png"))
 
+    def grid(self, step: int, images: "np.ndarray") -> None:
+        """Keep the first of a checkpoint's samples (uint8 N 3 H W), small, for `-steps.png`."""
+        side = images.shape[-1]
+        stride = -(-side // _STEP_SIDE)
+        self.grids[step] = np.array(images[:_STEP_IMAGES, :, ::stride, ::stride])
+
     def table(self, rows: list[dict[str, Any]], columns: list[str], name: str) -> None:
         """Save rows as the CSV of that name."""
         _write_rows(self.path(f"-{name}.csv"), columns, rows)
@@ -184,6 +195,11 @@ class Run:
         if self.curve:
             names = list(dict.fromkeys(key for row in self.curve for key in row))
             _write_rows(self.path(".csv"), names, self.curve)
+        if self.grids:
+            each = [self.grids[step] for step in sorted(self.grids)]
+            self.picture(np.concatenate(each), len(each[0]), "steps")
+        if summary := scores(self.records):
+            write_text(self.path("-scores.yaml"), summary)
         write_text(self.path(".json"), json.dumps(content, indent=1) + "\n")
         self.close("FINISHED")
 

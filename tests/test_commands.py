@@ -119,12 +119,3 @@ def test_converting_a_missing_checkpoint_makes_no_folder(study: Command, tmp_pat
     with pytest.raises(FileNotFoundError, match=r"last\.ckpt: no such file"):
         study("convert-autoencoder", tmp_path / "last.ckpt", tmp_path / "weights")
     assert not (tmp_path / "weights").exists()
-
-
-@pytest.mark.parametrize("command", ["export-autoencoder", "convert-autoencoder"])
-def test_help_has_an_example(
-    command: str, study: Command, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit):
-        study(command, "--help")
-    assert f"example: python -m study {command} " in capsys.readouterr().out

@@ -41,3 +41,16 @@ def test_terminal_shows_a_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     assert list(progress.track(range(3), 3, "numbers")) == [0, 1, 2]
     assert "numbers" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("terminal", "setting", "coloured"),
+    [(True, "", True), (True, "1", False), (False, "", False)],
+)
+def test_colour_is_for_a_terminal_that_wants_it(
+    terminal: bool, setting: str, coloured: bool, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal, raising=False)
+    monkeypatch.setenv("NO_COLOR", setting)
+    assert ("\033" in progress.red("error:")) == coloured
+    assert "error:" in progress.red("error:")

@@ -119,7 +119,8 @@ def test_a_run_shows_its_cell_results_and_curve():
     run.path(".png").write_bytes(b"picture")
     sync("content")
     [shown] = stored("content")
-    assert shown.info.run_name == f"train_generator@{run.cell.instance}"
+    assert shown.info.run_name == "sit eq seed 0 | train_generator"
+    assert shown.data.tags["dvc.stage"] == f"train_generator@{run.cell.instance}"
     assert shown.info.status == "FINISHED"
     assert shown.data.metrics["fd_in_domain_1000"] == 2.5
     assert shown.data.metrics["loss"] == 1 / 600

@@ -179,3 +179,9 @@ OBJECTIVES: dict[str, type[DiTConfig | SiTConfig | MaskGITConfig]] = {
     "repa": REPAConfig,
     "maskgit": MaskGITConfig,
 }
+
+EXTENSIONS: dict[str, str] = {
+    # "name": "study.generators.name",
+}
+"""Generators of one module each: its parameters `Config` (with the field `objective`), the sampling
+methods it knows, `SAMPLERS`, and `build(config)`. See `docs/recipes.md`."""

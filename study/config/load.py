@@ -2,6 +2,7 @@
 
 from dataclasses import fields
 from enum import Enum
+from importlib import import_module
 from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, get_type_hints
@@ -9,7 +10,7 @@ from typing import Any, TypeVar, get_type_hints
 from study import paths
 from study.config.cell import Cell
 from study.config.checks import ConfigError
-from study.config.generator import OBJECTIVES, GeneratorConfig
+from study.config.generator import EXTENSIONS, OBJECTIVES, GeneratorConfig
 from study.config.stages import StageConfig
 
 Config = TypeVar("Config", bound=StageConfig)
@@ -169,9 +170,11 @@ def convert(hint: Any, values: Any, where: str) -> Any:
 
 def _objective_schema(values: dict[str, Any], where: str) -> Any:
     name = values.get("objective")
-    if not isinstance(name, str) or name not in OBJECTIVES:
-        raise ConfigError(f"{where}objective = {name!r}: must be one of {', '.join(OBJECTIVES)}")
-    return OBJECTIVES[name]
+    known = [*OBJECTIVES, *EXTENSIONS]
+    if not isinstance(name, str) or name not in known:
+        raise ConfigError(f"{where}objective = {name!r}: must be one of {', '.join(known)}")
+    # By name: parameters may not import what they are the parameters of.
+    return OBJECTIVES.get(name) or import_module(EXTENSIONS[name]).Config
 
 
 def _one_line(error: BaseException) -> str:

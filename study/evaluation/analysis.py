@@ -14,6 +14,7 @@ from study.config.seeds import derive
 from study.data.store import to_uint8
 from study.evaluation.autoencoder import batches, decode, device_of, encode
 from study.evaluation.comparison import Comparison, Judges, Measured
+from study.evaluation.extensions import measures
 from study.evaluation.latents import (
     codebook_use,
     image_spectrum,
@@ -120,6 +121,7 @@ def analyse(
     if autoencoder.discrete:
         values |= codebook_use(token_counts(autoencoder, latents))
     latents = standardised(latents)
+    values |= measures(latents)
     spectra = _spectra(latents, images, settings.batch_size)
     for name, spectrum in spectra.items():
         values[f"{name}_spectral_slope"] = spectrum.slope()

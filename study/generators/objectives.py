@@ -1,6 +1,8 @@
 """From a generator's parameters to its objective."""
 
-from study.config import DiTConfig, GeneratorConfig, MaskGITConfig, REPAConfig
+import sys
+
+from study.config import DiTConfig, GeneratorConfig, MaskGITConfig, REPAConfig, SiTConfig
 from study.generators.common import GeneratorObjective
 from study.generators.dit import DiT
 from study.generators.maskgit import MaskGIT
@@ -23,5 +25,8 @@ def build_objective(config: GeneratorConfig, target: Target | None = None) -> Ge
             return MaskGIT(config)
         case REPAConfig():
             return REPA(config, target)
-        case _:
+        case SiTConfig():
             return SiT(config)
+        case _:
+            # One of EXTENSIONS: parameters and objective stand in one module.
+            return sys.modules[type(config).__module__].build(config)

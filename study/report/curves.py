@@ -71,7 +71,7 @@ def training(grid: dict[str, Any], root: Path, target: Path) -> None:
 
     def draw(axes: Axes, rows: list[Row]) -> int:
         for row in rows:
-            look = arm_look(row.arm) | {"linewidth": 1.3, "marker": ""}
+            look = arm_look(row.arm) | {"linewidth": 1.3, "markersize": 4, "markevery": 0.2}
             for line in _by_seed(_losses_of(row, losses)):
                 axes.plot(line["step"], line["smoothed"], **look)
         axes.set_ylabel(_LOSSES[_stage(rows[0])][1])

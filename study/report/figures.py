@@ -1,16 +1,19 @@
 """What the report's figures share: the look of an arm, panels, legend, reproducible files."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
+from PIL import Image
 
-from study.report.names import NOT_IN_GRID, NOT_RUN, arm_rank, count, generator
+from study.report.names import ARMS, CONTROL, NOT_IN_GRID, NOT_RUN, arm_rank, count, generator
 from study.report.table import Row
 
 Draw = Callable[[Axes, list[Row]], int]
@@ -19,10 +22,15 @@ WIDTH = 9.0
 """Of a figure, in inches."""
 _CHARACTERS = 130
 """That fit in a line of the legend; an entry has its name and its line, as wide as 8 of them."""
-# Okabe and Ito's palette without yellow; arms keep colour and marker in every figure.
-_COLOURS = ("#7f7f7f", "#0072B2", "#D55E00", "#56B4E9", "#009E73", "#CC79A7", "#E69F00")
-_MARKERS = ("s", "o", "^", "D", "v", "P", "X", "*", "<", ">")
-_STYLE: dict[Any, Any] = {
+# Of Okabe and Ito, then of Paul Tol; by an arm's place in `ARMS`, the same in every figure.
+_COLOURS = (
+    *("#7f7f7f", "#0072B2", "#D55E00", "#56B4E9", "#332288", "#CC79A7", "#E69F00", "#009E73"),
+    *("#882255", "#999933", "#44AA99", "#AA4499", "#DDCC77", "#117733", "#661100", "#000000"),
+    *("#6699CC", "#CC6677", "#88CCEE", "#EE3377"),
+)
+_MARKERS = ("s", "o", "^", "D", "v", "P", "X", "*", "<", "p")
+_DASHES = ("-.", (0, (5, 1.5)), "-", (0, (1, 1)), (0, (6, 1, 1, 1, 1, 1)))
+STYLE: dict[Any, Any] = {
     "axes.axisbelow": True,
     "axes.grid": True,
     "axes.spines.right": False,
@@ -33,14 +41,16 @@ _STYLE: dict[Any, Any] = {
 
 
 def arm_look(arm: str) -> dict[str, Any]:
-    """Colour, marker and dashes of an arm: readable without colour, the same in every figure."""
+    """Colour, marker and dashes of an arm: twenty arms differ in colour and, in grey, in marker."""
     rank = arm_rank(arm)[0]
-    colour = _COLOURS[rank % len(_COLOURS)]
+    colour, shape = _COLOURS[rank % len(_COLOURS)], rank % len(_MARKERS)
+    # Ten shapes, filled and open; open is the control among the first ten.
+    is_open = (rank // len(_MARKERS) % 2 == 1) != (shape == ARMS.index(CONTROL))
     return {
         "color": colour,
-        "linestyle": ("-.", (0, (4, 1)), "-", (0, (1, 1)))[rank % 4],
-        "marker": _MARKERS[rank % len(_MARKERS)],
-        "markerfacecolor": "white" if arm == "plain" else colour,
+        "linestyle": _DASHES[rank % len(_DASHES)],
+        "marker": _MARKERS[shape],
+        "markerfacecolor": "white" if is_open else colour,
     }
 
 
@@ -55,7 +65,7 @@ def panels(rows: list[Row]) -> dict[str, list[Row]]:
 def draw_panels(
     content: dict[str, list[Row]],
     draw: Draw | dict[str, Draw],
-    extra: Iterable[Line2D] = (),
+    extra: Sequence[Line2D] = (),
     x_axis: Callable[[Axes], None] | None = None,
 ) -> Figure:
     """A figure with one panel per entry and one legend for all.
@@ -67,10 +77,13 @@ def draw_panels(
         extra: further entries of the legend.
         x_axis: names and divides a panel's horizontal axis; None: training steps.
     """
-    columns = 2 if len(content) <= 4 else 3
+    # One panel is wider than one of two, but no figure has an empty half.
+    columns = {0: 1, 1: 1, 2: 2, 4: 2}.get(len(content), 3)
     lines = max(1, -(-len(content) // columns))
-    with rc_context(_STYLE):
-        figure = Figure(figsize=(WIDTH, 0.85 * WIDTH * lines / columns + 0.4), layout="constrained")
+    width = 0.7 * WIDTH if columns == 1 else WIDTH
+    height = (0.6 if columns == 1 else 0.85) * width * lines / columns + 0.4
+    with rc_context(STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
         places = figure.subplots(lines, columns, squeeze=False).flatten()
         for axes, (title, rows) in zip(places, content.items(), strict=False):
             action = draw[title] if isinstance(draw, dict) else draw
@@ -79,23 +92,38 @@ def draw_panels(
             axes.set_axis_off()
         if not content:
             figure.text(0.5, 0.5, NOT_IN_GRID, ha="center")
-        arms = {row.arm for rows in content.values() for row in rows}
-        handles = [_handle(arm) for arm in sorted(arms, key=arm_rank)]
-        if handles:
-            every = [*handles, *extra]
-            columns = _CHARACTERS // (8 + max(len(str(line.get_label())) for line in every))
-            figure.legend(
-                handles=every, loc="outside lower center", ncols=min(6, columns), frameon=False
-            )
+        legend(figure, {row.arm for rows in content.values() for row in rows}, extra)
     return figure
+
+
+def legend(figure: Figure, arms: Iterable[str], extra: Sequence[Line2D] = ()) -> None:
+    """One legend below all panels, arms in their order; none without arms."""
+    every = [*(_handle(arm) for arm in sorted(set(arms), key=arm_rank)), *extra]
+    if len(every) > len(extra):
+        characters = round(_CHARACTERS * figure.get_figwidth() / WIDTH)
+        columns = characters // (8 + max(len(str(line.get_label())) for line in every))
+        figure.legend(
+            handles=every, loc="outside lower center", ncols=max(1, min(6, columns)), frameon=False
+        )
 
 
 def save(figure: Figure, target: Path) -> None:
     """Write png and pdf without dates, so that equal figures are equal files."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(target.with_suffix(".png"), dpi=DPI, metadata={"Software": None})
+    save_png(figure, target.with_suffix(".png"), colours=256)
     dateless = {"CreationDate": None, "Creator": None, "Producer": None}
     figure.savefig(target.with_suffix(".pdf"), metadata=dateless)
+
+
+def save_png(figure: Figure, target: Path, colours: int | None = None) -> None:
+    """Write a png of at most so many colours, which is a third of the size for a drawing."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    figure.set_dpi(DPI)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    picture = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
+    if colours:
+        picture = picture.quantize(colours, dither=Image.Dither.NONE)
+    picture.save(target, format="PNG", optimize=True)
 
 
 def _title(row: Row, rows: list[Row]) -> str:

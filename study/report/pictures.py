@@ -1,4 +1,4 @@
-"""Figures that place the stages' pictures together: samples, reconstructions, latents."""
+"""Figure that places the stages' pictures together, a column per arm: samples."""
 
 from pathlib import Path
 from typing import Any
@@ -7,29 +7,21 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from study.report.figures import DPI, panels
+from study.report.figures import DPI, panels, save_png
 from study.report.names import NOT_IN_GRID, NOT_RUN, arm_rank
 from study.report.results import instances
 from study.report.table import Row, table_rows
 
 # Pixels: between pictures, for a title, and the side of an absent picture.
 _GAP, _TITLE, _ABSENT = 12, 40, 256
-# Small pictures are enlarged by whole factors to about these widths, so that no pixel is blended.
-_WIDTH, _WIDE = 320, 640
+# Small pictures are enlarged by whole factors to about this width, so that no pixel is blended.
+_WIDTH = 320
 
 # A title, and the picture or why there is none.
 Shown = tuple[str, np.ndarray | str]
 
 
-def pictures(
-    grid: dict[str, Any],
-    stage: str,
-    root: Path,
-    target: Path,
-    name: str = "",
-    *,
-    stacked: bool = False,
-) -> None:
+def pictures(grid: dict[str, Any], stage: str, root: Path, target: Path) -> None:
     """Place a stage's pictures in a grid, a column per arm; of each the first seed.
 
     Args:
@@ -37,25 +29,19 @@ def pictures(
         stage: the stage that made the pictures.
         root: folder `reports/<profile>/metrics`.
         target: png file to write.
-        name: which of the stage's pictures, as given to `Run.picture`.
-        stacked: a row per arm, for pictures that are wide.
     """
     content = panels(table_rows(grid, stage))
     arms = sorted({row.arm for rows in content.values() for row in rows}, key=arm_rank)
-    suffix = f"-{name}.png" if name else ".png"
     cells: list[list[Shown]] = []
     for title, rows in content.items():
-        by_arm = {row.arm: root / stage / f"{_instance(grid, stage, row)}{suffix}" for row in rows}
-        shown = [_picture(by_arm.get(arm), _WIDE if stacked else _WIDTH) for arm in arms]
+        by_arm = {row.arm: root / stage / f"{instance_of(grid, stage, row)}.png" for row in rows}
+        shown = [_picture(by_arm.get(arm)) for arm in arms]
         cells.append([(f"{title}\n{arm}", s) for arm, s in zip(arms, shown, strict=True)])
-    if stacked:
-        cells = [list(column) for column in zip(*cells, strict=True)]
-    figure = _compose(cells or [[("", NOT_IN_GRID)]])
-    target.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(target, dpi=DPI, metadata={"Software": None})
+    save_png(_compose(cells or [[("", NOT_IN_GRID)]]), target)
 
 
-def _instance(grid: dict[str, Any], stage: str, row: Row) -> str:
+def instance_of(grid: dict[str, Any], stage: str, row: Row) -> str:
+    """The first instance of a row."""
     return next(
         instance
         for name, instance, cell in instances(grid)
@@ -63,13 +49,13 @@ def _instance(grid: dict[str, Any], stage: str, row: Row) -> str:
     )
 
 
-def _picture(path: Path | None, width: int) -> np.ndarray | str:
+def _picture(path: Path | None) -> np.ndarray | str:
     if path is None:
         return NOT_IN_GRID
     if not path.is_file():
         return NOT_RUN
     image = imread(path)
-    factor = max(1, round(width / image.shape[1]))
+    factor = max(1, round(_WIDTH / image.shape[1]))
     return image.repeat(factor, axis=0).repeat(factor, axis=1)
 
 

@@ -1,4 +1,4 @@
-"""Writes a profile's report from its metrics files: tables, figures and `report.md`."""
+"""Writes a profile's report from its metrics files: tables, figures, and the text twice."""
 
 from pathlib import Path
 from typing import Any
@@ -8,17 +8,23 @@ import pandas as pd
 from study import paths
 from study.config.claims import Claim
 from study.report.claims import claims_table, endpoints_table, headline
+from study.report.comparison import claim_sections, not_run_claims, verdict_table
 from study.report.curves import convergence, training
 from study.report.findings import findings, measurement, scope
 from study.report.fine_tuning import fine_tuning_figure, fine_tuning_table
+from study.report.forest import forests
+from study.report.headline import caption, headline_figure
+from study.report.page import page
 from study.report.pictures import pictures
 from study.report.protocol import Cells, protocol_lines
 from study.report.results import collect, costs, instances, not_run, read, summarise, write_csv
 from study.report.spectra import spectra
 from study.report.speed import speed_up_table
+from study.report.strips import strips
+from study.report.table import Table
 from study.report.tables import autoencoder_table, cost_table, generator_table, quality_table
 from study.report.transforms import equivariance_table, transformed_table
-from study.report.verdicts import judge
+from study.report.verdicts import Judged, judge
 from study.tracking import write_text
 
 _TEMPLATE = Path(__file__).with_name("report.md.j2")
@@ -63,6 +69,7 @@ def render(grid: dict[str, Any], claims: list[Claim]) -> None:
     for name, stages in _PROTOCOLS.items():
         for stage in stages if tables[name].shown else ():
             tables[name].notes += _protocol(cells, stage)
+    tables["verdicts"] = verdict_table(judged, tables["endpoints"])
     tables["costs"].notes += ["\n".join(_machines(cells))]
     for table in tables.values():
         table.write(folder / "tables")
@@ -70,14 +77,13 @@ def render(grid: dict[str, Any], claims: list[Claim]) -> None:
     training(grid, root, figures / "training")
     fine_tuning_figure(grid, root, figures / "fine_tuning")
     pictures(grid, "evaluate_generator", root, figures / "samples.png")
-    pictures(grid, "evaluate_autoencoder", root, figures / "reconstructions.png")
-    for name in ("latents", "transforms"):
-        target = figures / f"{name}.png"
-        pictures(grid, "evaluate_autoencoder", root, target, name, stacked=True)
+    strips(grid, root, figures)
     spectra(grid, root, figures / "spectra")
-    shown = {name: table.markdown() for name, table in tables.items()}
-    first = headline(judged)
-    write_text(folder / "report.md", _report(grid, root, cells, results, spent, first, shown))
+    headline_figure(grid, results, tables["speed_up"], figures / "headline")
+    forests(judged, tables["endpoints"], figures / "claims")
+    text = _report(grid, root, cells, results, spent, judged, tables)
+    write_text(folder / "report.md", text)
+    write_text(folder / "report.html", page(text, folder))
 
 
 def _report(
@@ -86,8 +92,8 @@ def _report(
     cells: Cells,
     results: pd.DataFrame,
     spent: pd.DataFrame,
-    verdicts: str,
-    tables: dict[str, str],
+    judged: list[Judged],
+    tables: dict[str, Table],
 ) -> str:
     from jinja2 import Environment, StrictUndefined
 
@@ -98,22 +104,30 @@ def _report(
     in_tables = {stage for some in _PROTOCOLS.values() for stage in some}
     stages = dict.fromkeys(stage for stage, _ in cells if stage not in in_tables)
     blocks = {stage: "\n".join(protocol_lines(cells, stage)) for stage in stages}
-    values = {
+    values = {name: table.markdown() for name, table in tables.items()} | {
         "profile": grid["profile"],
         "scope": scope(grid["profile"]),
-        "findings": [*findings(grid, results, len(missing), len(planned)), verdicts],
+        "findings": findings(grid, results, len(missing), len(planned)),
         "not_run": missing,
-        "planned": len(planned),
+        "counts": [headline(judged)],
+        "headline_caption": caption(grid),
+        "notes": _notes(grid["profile"]),
+        "claims": claim_sections(judged, grid, cells, tables["claims"], tables["endpoints"]),
+        "unjudged": not_run_claims(judged),
         "with_generators": any(stage == "evaluate_generator" for stage, _, _ in planned),
         "measurement": measurement(results),
         "protocol": blocks,
         "other_stages": [stage for stage in stages if blocks[stage]],
         "images": _real_images(grid, root),
-        "machines": _machines(cells),
         "commits": sorted(set(spent["commit"].dropna())),
-        **tables,
     }
     return engine.from_string(_TEMPLATE.read_text()).render(values)
+
+
+def _notes(profile: str) -> str:
+    """What was written by hand about a profile's results; empty without."""
+    file = paths.ROOT / "reports" / "notes" / f"{profile}.md"
+    return file.read_text().strip() if file.is_file() else ""
 
 
 def _protocol(cells: Cells, stage: str) -> list[str]:

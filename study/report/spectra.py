@@ -5,11 +5,13 @@ from statistics import fmean
 from typing import Any
 
 import pandas as pd
+from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from study.report.figures import arm_look, draw_panels, panels, save
+from study.report.figures import STYLE, WIDTH, arm_look, draw_panels, panels, save
 from study.report.results import instances, where, write_csv
 from study.report.table import Row, table_rows
 
@@ -46,6 +48,25 @@ def spectra(grid: dict[str, Any], root: Path, target: Path) -> None:
 
     extra = [Line2D([], [], label="images", **_IMAGES)]
     save(draw_panels(panels(table_rows(grid, STAGE)), draw, extra, _frequencies), target)
+
+
+def spectrum_figure(curves: pd.DataFrame, target: Path) -> None:
+    """The same for one autoencoder without arms; `target` has no suffix.
+
+    Args:
+        curves: with columns set (latents or images), frequency, power.
+        target: path of the figure.
+    """
+    with rc_context(STYLE):
+        figure = Figure(figsize=(0.7 * WIDTH, 4), layout="constrained")
+        axes = figure.subplots()
+        looks = {"latents": {"marker": "o", "linewidth": 1.5}, "images": _IMAGES}
+        for name, look in looks.items():
+            axes.plot(*_mean(where(curves, "set", name)), label=name, **look)
+        axes.set(xscale="log", yscale="log", ylabel="power")
+        _frequencies(axes)
+        axes.legend(frameon=False)
+        save(figure, target)
 
 
 def _mean(curves: pd.DataFrame) -> tuple[list[float], list[float]]:

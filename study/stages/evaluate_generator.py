@@ -90,6 +90,7 @@ def main(config: EvaluateGenerator, run: Run) -> None:
         record(measures.everything(features))
         record(measures.second(gathered.second_vectors()))
         record(measures.nearest(features, thumbnails(shown[: settings.nearest_samples]), gallery))
+        run.grid(checkpoint.step, shown.numpy())
         if checkpoint is index.checkpoints[-1]:
             record(measures.extrapolated(features))
             record(_against_reconstructions(config, measures, features, decoder, extractor))

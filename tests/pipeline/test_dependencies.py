@@ -20,11 +20,13 @@ CARRIERS = frozenset(
         "study.command",
         "study.fingerprint",
         "study.keeper",
+        "study.mlflow_artifacts",
         "study.mlflow_content",
         "study.mlflow_store",
         "study.paths",
         "study.progress",
         "study.recorded",
+        "study.scores",
         "study.tracking",
     }
 )

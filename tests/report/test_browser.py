@@ -1,0 +1,91 @@
+"""The report in a real browser, where there is one: no request, no console error, no overflow."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from synthetic import grid, write_tree
+
+from study import paths
+from study.config.claims import load_claims
+from study.report.render import render
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+CLAIMS = load_claims(paths.PARAMS / "claims.yaml")
+WIDTHS = (1280, 390)
+_QUIET = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--no-first-run",
+    "--enable-logging=stderr",
+    "--virtual-time-budget=5000",
+)
+# Written into a copy of the page: a browser without a window says what it measured.
+_MEASURE = """<script>addEventListener('load', () => {
+  const [table, figure] = ['table', 'img'].map(
+    name => document.querySelector('.first ' + name).getBoundingClientRect());
+  const broken = [...document.images].filter(i => !i.complete || !i.naturalWidth).length;
+  const page = document.documentElement;
+  document.title = JSON.stringify({width: page.clientWidth, needed: page.scrollWidth,
+    fetched: performance.getEntriesByType('resource').map(r => r.name)
+      .filter(name => !name.startsWith('data:')),
+    images: document.images.length, broken, top: table.top, bottom: figure.bottom,
+    height: innerHeight});
+});</script></body>"""
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report of three seeds, alone in its folder."""
+    folder = tmp_path_factory.mktemp("browser")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(paths, "ROOT", folder)
+        write_tree(study := grid([0, 1, 2]))
+        render(study, CLAIMS)
+    alone = folder / "alone.html"
+    text = (folder / "reports" / "laptop" / "report.html").read_text()
+    alone.write_text(text.replace("</body>", _MEASURE))
+    return alone
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_report_in_a_browser(page: Path, width: int, tmp_path: Path):
+    options = [f"--user-data-dir={tmp_path}", f"--window-size={width},900"]
+    # A window is never narrower than 500: the page is put into a frame of the width.
+    frame = tmp_path / "frame.html"
+    frame.write_text(
+        f'<!doctype html><title></title><iframe src="{page.as_uri()}" width="{width}" height="900" '
+        'style="border:0" onload="setTimeout(() => document.title = '
+        'this.contentDocument.title, 500)"></iframe>'
+    )
+    done = subprocess.run(
+        [
+            *(str(CHROMIUM), *_QUIET, "--allow-file-access-from-files", *options),
+            *("--dump-dom", frame.as_uri()),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    assert console == []
+    title = re.search(r"<title>(.*?)</title>", done.stdout)
+    assert title
+    found = json.loads(title[1])
+    assert found["width"] == pytest.approx(width, abs=20)
+    assert found["needed"] <= found["width"]
+    assert found["images"] > 10
+    assert found["broken"] == 0
+    assert found["fetched"] == []
+    if width == 1280:
+        assert found["top"] < found["height"] / 3
+        assert found["bottom"] < found["height"]

@@ -1,0 +1,88 @@
+from itertools import combinations, pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from PIL import Image
+from synthetic import grid, write_tree
+
+from study import paths
+from study.report.figures import WIDTH, arm_look, draw_panels, save
+from study.report.names import ARMS
+from study.report.pictures import pictures
+from study.report.strips import strips
+from study.report.table import table_rows
+
+
+def test_twenty_arms_have_a_colour_each():
+    assert len(ARMS) == 20
+    colours = [np.array(to_rgb(arm_look(arm)["color"])) for arm in ARMS]
+    assert min(np.abs(a - b).max() for a, b in combinations(colours, 2)) > 0.05
+
+
+def test_twenty_arms_have_a_marker_each_that_needs_no_colour():
+    looks = [arm_look(arm) for arm in ARMS]
+    assert len({(look["marker"], look["markerfacecolor"] == "white") for look in looks}) == 20
+
+
+def test_the_control_is_open_and_neighbours_in_the_order_have_different_dashes():
+    looks = [arm_look(arm) for arm in ARMS]
+    assert arm_look("plain")["markerfacecolor"] == "white"
+    assert arm_look("eq")["markerfacecolor"] != "white"
+    assert all(a["linestyle"] != b["linestyle"] for a, b in pairwise(looks))
+
+
+@pytest.mark.parametrize(("number", "columns"), [(1, 1), (2, 2), (3, 3), (4, 2), (5, 3)])
+def test_panels_leave_no_empty_column(number: int, columns: int):
+    rows = table_rows(grid([0]), "evaluate_autoencoder")
+    figure = draw_panels({str(i): rows for i in range(number)}, lambda axes, rows: 1)
+    used = {axes.get_subplotspec().colspan.start for axes in figure.axes if axes.axison}  # type: ignore[union-attr]
+    assert used == set(range(columns))
+    assert (figure.get_figwidth() < WIDTH) == (number == 1)
+
+
+def test_a_drawing_is_saved_with_few_colours(tmp_path: Path):
+    figure = Figure()
+    figure.subplots().plot([0, 1], color="#D55E00")
+    save(figure, tmp_path / "line")
+    with Image.open(tmp_path / "line.png") as picture:
+        assert picture.mode == "P"
+        assert (0xD5, 0x5E, 0x00) in {c for _, c in picture.convert("RGB").getcolors(1 << 20) or []}
+
+
+def test_strips_have_the_images_once_and_a_row_per_arm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    study = grid([0])
+    write_tree(study)
+    root = tmp_path / "reports" / "laptop" / "metrics"
+    instance = "laptop-shapes-small_kl-plain-0"
+    side = 96
+    sheet = np.zeros((2 * side, 4 * side, 3), dtype=np.uint8)
+    sheet[:side], sheet[side:] = (10, 20, 30), (200, 100, 50)
+    for file in (root / "evaluate_autoencoder").glob("*.png"):
+        if "-transforms" not in file.name and "-latents" not in file.name:
+            file.unlink()
+    Image.fromarray(sheet).save(root / "evaluate_autoencoder" / f"{instance}.png")
+    strips(study, root, tmp_path)
+    with Image.open(tmp_path / "reconstructions.png") as picture:
+        pixels = np.asarray(picture.convert("RGB")).reshape(-1, 3)
+    # One arm ran: its images and reconstructions once each, pixel by pixel.
+    for colour in ((10, 20, 30), (200, 100, 50)):
+        assert (pixels == colour).all(axis=1).sum() == 4 * side * side
+
+
+def test_pictures_of_generators_stand_in_a_column_per_arm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    study = grid([0])
+    write_tree(study)
+    pictures(study, "evaluate_generator", tmp_path / "reports/laptop/metrics", tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as picture:
+        width, height = picture.size
+    # 4 generators by 2 arms.
+    assert 1.8 < height / width < 2.4
