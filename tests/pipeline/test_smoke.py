@@ -66,14 +66,18 @@ def test_results_have_the_documented_columns_and_a_distance_for_every_generator(
     assert measured == set(smoke.yaml("params/study.yaml")["evaluate_generator"])
 
 
-def test_copies_are_searched_for_at_every_checkpoint(smoke: Clone):
+def test_both_extractors_measure_and_copies_are_searched_for_at_every_checkpoint(smoke: Clone):
     with (smoke.root / "reports/smoke/results.csv").open(newline="") as file:
         rows = [r for r in csv.DictReader(file) if r["stage"] == "evaluate_generator"]
     steps = {
         metric: sorted((*row.values(),)[:10] for row in rows if row["metric"] == metric)
-        for metric in ("fd_in_domain", "nearest_ratio_in_domain", "nearest_ratio_pixels")
+        for metric in (
+            *("fd_in_domain", "fd_in_domain_self_supervised"),
+            *("nearest_ratio_in_domain", "nearest_ratio_pixels"),
+        )
     }
     assert len({row[-1] for row in steps["fd_in_domain"]}) > 1
+    assert steps["fd_in_domain_self_supervised"] == steps["fd_in_domain"]
     assert steps["nearest_ratio_in_domain"] == steps["fd_in_domain"]
     assert steps["nearest_ratio_pixels"] == steps["fd_in_domain"]
 
