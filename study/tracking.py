@@ -101,12 +101,15 @@ class Run:
     def _state(self) -> dict[str, Any]:
         live = self._live.run_id if self._live else self._tracking_run
         spent = time.time() - self.started
-        own = {"curve": self.curve, "records": self.records, "grids": self.grids}
-        return {**own, "spent": spent, "tracking_run": live or ""}
+        import torch
+
+        own = {"curve": self.curve, "records": self.records}
+        grids = {step: torch.from_numpy(images) for step, images in self.grids.items()}
+        return {**own, "grids": grids, "spent": spent, "tracking_run": live or ""}
 
     def _resume(self, state: dict[str, Any]) -> None:
         self.curve, self.records = state["curve"], state["records"]
-        self.grids = state["grids"]
+        self.grids = {step: images.numpy() for step, images in state["grids"].items()}
         self.started = time.time() - state["spent"]
         self._tracking_run = state["tracking_run"] or None
 
