@@ -5,6 +5,7 @@ left to run; what was edited since is listed.
 """
 
 import hashlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -55,8 +56,8 @@ def verify(profile: str) -> Evidence:
             raise StudyError(f"dvc.lock at {commit[:12]}: must have entries of profile {profile}")
         left = _left_to_run(tree, profile)
     if left:
-        first = left[0].rstrip(":")
-        raise StudyError(f"{profile} at {commit[:12]}: {first}: must have nothing left to run")
+        rule = "results must follow from the code of their commit"
+        raise StudyError(f"{profile} at {commit[:12]}: {left[0]} would run: {rule}")
     code = {dep["path"] for entry in entries for dep in entry["deps"]}
     edited = _git("diff", "--name-only", commit, "--", *sorted(filter(_is_code, code)))
     lock = hashlib.sha256(content).hexdigest()
@@ -106,10 +107,10 @@ def _left_to_run(tree: Path, profile: str) -> list[str]:
     """Stages that DVC would run, outputs that are not there aside."""
     _run(tree, "study", "use", profile, "--without-inputs")
     _run(tree, "dvc", "config", "--local", "core.no_scm", "true")
-    # Where a stage would run, those after it may miss its outputs, which ends the dry run.
+    # A stage that would run and misses what it reads ends the dry run.
     shown = _run(tree, "dvc", "repro", "--dry", "--allow-missing", must=False)
-    lines = [line for line in shown.splitlines() if line.startswith("Running stage")]
-    return lines or ([] if _CLEAN in shown else shown.strip().splitlines()[-1:])
+    found = re.findall(r"(?:Running stage|failed to reproduce) '(.+?)'", shown)
+    return found or ([] if _CLEAN in shown else shown.strip().splitlines()[-1:])
 
 
 def _run(tree: Path, *command: str, must: bool = True) -> str:

@@ -83,7 +83,7 @@ def test_the_help_lists_every_subcommand_and_the_exit_codes(capsys: pytest.Captu
     with pytest.raises(SystemExit):
         commands.main(["--help"])
     text = capsys.readouterr().out
-    assert len(SUBCOMMANDS) == 7
+    assert len(SUBCOMMANDS) == 8
     for part in (*SUBCOMMANDS, "exit codes:", "  0 ", "  1 ", "  2 ", "  143 ", "examples:"):
         assert part in text
 

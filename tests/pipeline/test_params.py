@@ -6,12 +6,14 @@ from typing import Any, get_args, get_type_hints
 
 import hydra
 import pytest
+import yaml
 from clones import ROOT
 from declared import PROFILES, STAGES, filled, instances
 
 from study import config as configuration
 from study import paths
 from study.config import Cell, load
+from study.grid import expand, read_profile
 
 # They compose no group: the first loads every instance itself, the last reads the grid.
 WHOLE = {"check_study": "params", "render_report": "params/study.yaml"}
@@ -118,3 +120,10 @@ def schemas() -> set[Any]:
             if name != "cell":
                 found |= {some for some in (hint, *get_args(hint)) if is_dataclass(some)}
     return found
+
+
+def test_the_committed_selection_is_that_of_its_profile():
+    written = yaml.safe_load((ROOT / "params" / "study.yaml").read_text())
+    profile = written["profile"]
+    # Otherwise a fresh clone could not run what it has selected.
+    assert written == expand(profile, read_profile(profile))
