@@ -5,7 +5,9 @@
 
 PYTHON ?= python3
 PORT ?= 5000
+WORKERS ?= 2
 KILLS ?= 100
+MINUTES ?= 0
 BASE ?= cpu
 ADVISORIES := https://pypi.org/pypi/pip/24.0/json
 
@@ -15,6 +17,8 @@ READY := .venv/.installed
 RUN := PATH="$(BIN):$$PATH" DVC_NO_ANALYTICS=1 MLFLOW_DISABLE_TELEMETRY=true DO_NOT_TRACK=true
 SUPPORTED := (3, 11) <= sys.version_info[:2] <= (3, 13)
 FAST := not slow and not gpu and not network
+# The tests of the pipeline run one after another, as they share a run; the others beside them.
+TESTS := OMP_NUM_THREADS=1 python -m pytest --numprocesses $(WORKERS) --no-loadscope-reorder
 
 .PHONY: study setup test unit test-all soak audit lint ui container
 
@@ -30,16 +34,17 @@ endif
 setup: $(READY)
 
 test: $(READY)
-	@$(RUN) python -m pytest -m "$(FAST)"
+	@$(RUN) $(TESTS) -m "$(FAST)"
 
 unit: $(READY)
-	@$(RUN) python -m pytest -m "$(FAST)" --ignore=tests/pipeline
+	@$(RUN) $(TESTS) -m "$(FAST)" --ignore=tests/pipeline
 
+# One after another: some are about time.
 test-all: $(READY)
 	@$(RUN) python -m pytest -m "not gpu and not network"
 
 soak: $(READY)
-	@$(RUN) python tests/faults/soak.py --kills $(KILLS)
+	@$(RUN) python tests/faults/soak.py --kills $(KILLS) --minutes $(MINUTES)
 
 # Known vulnerabilities of what the lock pins, by the index's advisories; a mirror may have none.
 audit: $(READY)
@@ -56,6 +61,7 @@ lint: $(READY)
 
 ui: $(READY)
 	@$(RUN) python -m study track
+	@echo "open http://127.0.0.1:$(PORT) and choose Model training; docs/mlflow.md says more"
 	@$(RUN) mlflow ui --host 127.0.0.1 --port $(PORT) --workers 1 \
 		--backend-store-uri sqlite:///mlflow.db
 

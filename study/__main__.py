@@ -8,12 +8,12 @@ import sys
 
 from study import paths
 from study.command import one_line_errors
-from study.commands import add_command, add_parsers
+from study.commands import add_command, add_grid, add_parsers
 
 _EPILOG = """\
 exit codes:
   0    done
-  1    could not go on: no space, diverged; doctor: there is a fault
+  1    could not go on: no space, diverged; doctor, verify: found a fault; grid: an instance failed
   2    something given is wrong; one line on stderr says which file, field, value and rule
   143  stopped together with what had started it
 
@@ -93,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
         "doctor --json",
     )
     doctor.add_argument("--json", action="store_true", help="everything that was looked at")
+    add_grid(commands)
     add_parsers(commands)
     return parser
 
@@ -127,7 +128,11 @@ def _check(options: argparse.Namespace) -> None:
 
 def _track(options: argparse.Namespace) -> None:
     from study import tracking
+    from study.config import ConfigError
 
+    named = options.profile and paths.report(options.profile) / "metrics"
+    if named and not named.is_dir():
+        raise ConfigError(f"{paths.shown(named)}: no such folder; that profile has not run")
     tracking.sync(options.profile or _selected())
 
 

@@ -1,23 +1,25 @@
 """How a stage module becomes a command: arguments, errors, threads, the end of its parent."""
 
-import ctypes
 import errno
 import fcntl
 import os
 import platform
+import re
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, TypeVar
 
-from study import paths
-from study.config import STAGES, Cell, ConfigError, StudyError, load
+from study import distributed, paths
+from study.config import STAGES, Cell, ConfigError, MissingInputs, StudyError, load
 from study.config.stages import StageConfig
 from study.keeper import FREE_SPACE, disk_is_full, require_disk, terminate
+from study.launch import FOLLOWED, launch, processes
+from study.parent import end_with_parent
 from study.progress import red
 from study.tracking import Run
 
@@ -30,25 +32,40 @@ Module = TypeVar("Module", bound="nn.Module")
 
 LEAST_FREE_GPU = 0.1
 """Share of a GPU's memory that must be free when a stage begins."""
-_PR_SET_PDEATHSIG = 1
+_OTHER_ENDED = re.compile(r"(closed|reset) by peer|Broken pipe|remote process exited")
+"""As gloo and NCCL say it."""
 _ATTEMPTS = 3
+_LOCKED = "STUDY_LOCKED"
+"""Set for processes whose launcher holds the lock of their instance."""
+_AFTER_LEADER_S = 3.0
 
 
-def stage(main: Callable[[Config, Run], None], file: str, *, record: bool = True) -> None:
+def stage(
+    main: Callable[[Config, Run], None], file: str, *, record: bool = True, shared: bool = False
+) -> None:
     """Run a stage's `main` on the cell given on the command line; exit 2 on bad input.
 
     Args:
         main: builds objects from its configuration, calls the library, records results.
         file: `__file__` of the stage module; its stem is the stage's name.
         record: write the metrics file; false for a stage that measures nothing.
+        shared: several processes can share the work: as many as `STUDY_PROCESSES` says, or as
+            torchrun has started. Of any other stage torchrun's first process does all.
     """
     name = Path(file).stem
     die_with_parent()
-    with one_line_errors():
+    if distributed.launched() and not shared and os.environ["RANK"] != "0":
+        return
+    with one_line_errors(), distributed.joined() if shared else nullcontext():
         cell = Cell.parse(sys.argv[1:])
         with _only_writer(name, cell):
             require_disk(paths.ROOT)
             config = load(STAGES[name], cell)
+            if shared and not distributed.launched() and (count := processes()) > 1:
+                os.environ[_LOCKED] = "1"
+                if code := launch(count, ["-m", f"study.stages.{name}", *sys.argv[1:]]):
+                    sys.exit(code)
+                return
             with Run(name, cell, config) as run:
                 _work(main, config, run)  # type: ignore[arg-type]
                 if record:
@@ -79,7 +96,10 @@ def device() -> "torch.device":
     torch.use_deterministic_algorithms(True)
     # Takes time, and finds only kernels that read what none has written.
     torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore
-    if not torch.cuda.is_initialized():
+    first = not torch.cuda.is_initialized()
+    if distributed.world() > 1:
+        torch.cuda.set_device(distributed.local_rank())
+    if first:
         free, total = (count / 2**30 for count in torch.cuda.mem_get_info())
         if free < LEAST_FREE_GPU * total:
             rule = f"must be at least {LEAST_FREE_GPU:.0%} of {total:.0f} GiB"
@@ -108,6 +128,11 @@ class one_line_errors:
         """Nothing to set up."""
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, MissingInputs):
+            *others, last = str(error).splitlines()
+            for line in others:
+                print(f"{red('error:')} {line}", file=sys.stderr)
+            _end(last, 2)
         if isinstance(error, ConfigError | FileNotFoundError):
             _end(error, 2)
         if isinstance(error, StudyError):
@@ -119,9 +144,13 @@ class one_line_errors:
         if short or (isinstance(error, Exception) and disk_is_full(paths.ROOT)):
             # Not every library says so when it cannot write; numpy speaks of a short write.
             _end(f"{paths.ROOT}: {os.strerror(errno.ENOSPC)}: {FREE_SPACE}", 1)
+        if distributed.launched() and _OTHER_ENDED.search(str(error)):
+            _end("another process of this stage has ended", FOLLOWED)
         if type(error).__name__ == "OutOfMemoryError":
             text = str(error).partition(". ")[0]
             _end(f"{text}: lower batch_size (or micro_batch_size), or free the GPU: nvidia-smi", 1)
+        if isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error):
+            _end(f"out of memory: {error}: lower batch_size, or stop what else runs", 1)
 
 
 _CURES = {
@@ -134,6 +163,10 @@ _CURES = {
 
 
 def _end(error: object, code: int) -> None:
+    if code == FOLLOWED or (distributed.launched() and os.environ["RANK"] != "0"):
+        # Most often all processes fail alike: the leader speaks, and its end ends this one. Whom
+        # another's end has ended lets the launcher see that first.
+        time.sleep(_AFTER_LEADER_S)
     print(f"{red('error:')} {' '.join(str(error).split())}", file=sys.stderr)
     sys.exit(code)
 
@@ -142,10 +175,9 @@ def die_with_parent() -> None:
     """Stop when the parent does: SIGTERM to dvc would else leave this process running."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, terminate)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() == 1 and os.environ.get("DVC_STAGE"):
-            sys.exit(143)
+    end_with_parent()
+    if os.getppid() == 1 and os.environ.get("DVC_STAGE"):
+        sys.exit(143)
 
 
 def _taken(lock: TextIO) -> bool:
@@ -164,6 +196,9 @@ def _only_writer(stage: str, cell: Cell) -> Iterator[None]:
     Raises:
         ConfigError: the instance is being run already.
     """
+    if not distributed.leader() or _LOCKED in os.environ:
+        yield
+        return
     file = paths.lock(stage, cell.instance)
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a+") as lock:

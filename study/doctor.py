@@ -11,6 +11,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from study import paths
 from study.config import (
@@ -175,19 +176,35 @@ def _unfinished() -> Iterator[Finding]:
 
 
 def _lock_file() -> Iterator[Finding]:
+    """DVC's record of what has run, which it writes in place: killed in that, it leaves a part."""
     from yaml import YAMLError, safe_load
 
     file = paths.ROOT / "dvc.lock"
     if not file.is_file():
         yield Finding("dvc.lock", "not there yet; nothing has run")
         return
+    stages = {}
     try:
-        stages = (safe_load(file.read_text()) or {}).get("stages", {})
-    except (YAMLError, UnicodeDecodeError, AttributeError) as error:
-        text = " ".join(str(error).split())[:200]
-        yield Finding("dvc.lock", text, "git checkout dvc.lock, or remove it: the cache restores")
-        return
-    yield Finding("dvc.lock", f"{len(stages)} instances")
+        stages = safe_load(file.read_text())["stages"]
+        cut = [name for name, entry in stages.items() if not _whole(entry)]
+        text = f"incomplete: {', '.join(cut)}" if cut else ""
+    except (YAMLError, UnicodeDecodeError, AttributeError, KeyError, TypeError) as error:
+        text = f"damaged: {' '.join(str(error).split())[:200]}"
+    cure = "git checkout dvc.lock, or remove it: the cache restores" if text else ""
+    yield Finding("dvc.lock", text or f"{len(stages)} instances", cure)
+
+
+def _whole(entry: Any) -> bool:
+    """Whether an instance's entry in `dvc.lock` has all that DVC writes."""
+    files = [*entry.get("deps", []), *entry.get("outs", [])]
+    params = entry.get("params", {}).values()
+    return (
+        bool(entry.get("cmd"))
+        # A part of a digest may be a number.
+        and all(isinstance(file.get(key), str) for file in files for key in ("path", "hash", "md5"))
+        and all("size" in file and None not in file.values() for file in files)
+        and all(isinstance(values, dict) for values in params)
+    )
 
 
 def _dvc() -> Iterator[Finding]:

@@ -18,6 +18,7 @@ from study.config import (
     NO_NETWORK,
     STAGES,
     AlignmentTarget,
+    ArmConfig,
     AutoencoderConfig,
     Cell,
     ConfigError,
@@ -184,7 +185,9 @@ def expand(profile: str, grid: Grid) -> Grid:
                     origin = _source("autoencoder", autoencoder, base)
                 for arm in arms:
                     cell = made(trained, arm=arm)
-                    add("finetune_autoencoder", cell, source=origin)
+                    adopted = load_group(ArmConfig, "arm", arm).weights is not None
+                    source = _source("arm", arm, base) if adopted else origin
+                    add("finetune_autoencoder", cell, source=source)
                     add("evaluate_autoencoder", made(cell, evaluation=grid["evaluation"]))
             for entry in tier["generators"]:
                 target = alignment(entry)
@@ -230,6 +233,12 @@ def alignment(entry: dict[str, Any]) -> REPAConfig | None:
 def autoencoders(grid: Grid) -> list[str]:
     """Autoencoders of all tiers, each once."""
     return list(dict.fromkeys(name for tier in grid["tiers"] for name in tier["autoencoders"]))
+
+
+def arms(grid: Grid, autoencoder: str) -> list[str]:
+    """Arms of an autoencoder in all tiers, each once."""
+    tiers = (tier["autoencoders"].get(autoencoder, []) for tier in grid["tiers"])
+    return list(dict.fromkeys(arm for some in tiers for arm in some))
 
 
 def generators(grid: Grid) -> list[dict[str, Any]]:
@@ -283,6 +292,11 @@ def write_manifests(grid: Grid) -> None:
         if local(config):
             file = manifest_file("autoencoder", name)
             _refresh(file, str(config.weights), partial(digest_weights, config))
+        for arm in arms(grid, name):
+            own = config.of_arm(load_group(ArmConfig, "arm", arm))
+            if own is not config:
+                file = manifest_file("arm", arm)
+                _refresh(file, str(own.weights), partial(digest_weights, own))
     for entry in generators(grid):
         target = alignment(entry)
         if target is not None and _local(target.target_weights):

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from study import distributed
 from study.config.checks import StudyError
 
 if TYPE_CHECKING:
@@ -34,12 +35,17 @@ FREE_SPACE = "free some space (dvc gc --workspace removes old results), then sta
 _GRACE_S = 10
 """Time for a loop to keep its state after SIGTERM, before the process ends in any case."""
 
+_REPEATED_S = 1.0
+"""Within which signals are one: the kernel tells of a parent's death for each of its threads."""
 _stop = False
+_asked = float("-inf")
 _kept = 0
 
 
 class Keeper:
     """Keeps and finds a stage's state; a context in which SIGTERM waits for the next `save`.
+
+    Of several processes all call it, the leader writes, and all read.
 
     Args:
         folder: where; None: nothing is kept.
@@ -74,7 +80,8 @@ class Keeper:
         """The newest state that can be read, or None; a damaged one is named and passed over."""
         import torch
 
-        for file in reversed(self._files()):
+        found, state = None, None
+        for file in reversed(self._files()) if distributed.leader() else ():
             try:
                 state = torch.load(file, map_location="cpu", weights_only=True)
                 self.resume(state.pop("run"))
@@ -82,22 +89,38 @@ class Keeper:
                 # Whatever a half-written or foreign file makes the reader raise.
                 text = " ".join(str(error).split())[:120]
                 print(f"warning: {file}: cannot be read ({text}); passed over", file=sys.stderr)
+                state = None
                 continue
             print(f"resumed from {file}", file=sys.stderr)
-            return state
-        return None
+            found = file
+            break
+        found = distributed.told(found)
+        if found is not None and not distributed.leader():
+            state = torch.load(found, map_location="cpu", weights_only=True)
+            self.resume(state.pop("run"))
+        return state
 
     @property
     def due(self) -> bool:
-        """Whether it is time to save: the interval has passed, or the process shall end."""
-        return self.folder is not None and (_stop or time.monotonic() - self.last >= self.wait)
+        """Whether it is time to save: the interval has passed, or a process shall end."""
+        if self.folder is None:
+            return False
+        late = distributed.leader() and time.monotonic() - self.last >= self.wait
+        return distributed.agreed(_stop or late)
 
     def save(self, state: State) -> None:
         """Keep a state; ends the process afterwards if that was asked for."""
-        import torch
-
         if self.folder is None:
             return
+        if distributed.leader():
+            self._write(state)
+        if distributed.agreed(_stop):
+            sys.exit(128 + signal.SIGTERM)
+
+    def _write(self, state: State) -> None:
+        import torch
+
+        assert self.folder is not None
         began = time.monotonic()
         self.folder.mkdir(parents=True, exist_ok=True)
         files = self._files()
@@ -109,8 +132,6 @@ class Keeper:
         self.last = time.monotonic()
         if self.wait:
             self.wait = max(self.wait, _SHARE * (self.last - began))
-        if _stop:
-            sys.exit(128 + signal.SIGTERM)
 
     def last_state(self) -> Path | None:
         """File of the newest state."""
@@ -125,7 +146,7 @@ class Keeper:
     def deliver(self, names: Iterable[str], folder: Path) -> None:
         """Link (or copy) files of `place` to where they belong; here they stay until `clear`."""
         place = self.place(folder)
-        if place == folder:
+        if place == folder or not distributed.leader():
             return
         folder.mkdir(parents=True, exist_ok=True)
         for name in names:
@@ -137,7 +158,7 @@ class Keeper:
 
     def clear(self) -> None:
         """Forget every state of the instance, also those of other fingerprints."""
-        if self.folder is not None:
+        if self.folder is not None and distributed.leader():
             shutil.rmtree(self.folder.parent, ignore_errors=True)
 
     def _files(self) -> list[Path]:
@@ -148,6 +169,8 @@ class Keeper:
 def complete(file: Path) -> Iterator[Path]:
     """Another name to write to; what was written has reached the disk when it becomes `file`."""
     partial = file.with_name(f"{file.name}.partial")
+    # Not every library says why it cannot write: a folder that may not be written is told here.
+    partial.touch()
     try:
         yield partial
         with partial.open("rb+") as stream:
@@ -190,13 +213,18 @@ def check_weights(network: "nn.Module", step: int) -> None:
         StudyError: a weight is not finite.
     """
     for name, weight in network.named_parameters():
-        if not bool(weight.isfinite().all()):
+        own = weight.to_local() if hasattr(weight, "to_local") else weight  # pyright: ignore[reportAttributeAccessIssue]
+        if not bool(own.isfinite().all()):
             raise StudyError(f"step {step}: weight {name}: must be finite")
 
 
 def terminate(number: int, frame: FrameType | None) -> None:
     """Handler of SIGTERM and SIGINT: end at once or, where a state is kept, after the next save."""
-    global _stop
+    global _stop, _asked
+    now = time.monotonic()
+    if now - _asked < _REPEATED_S:
+        return
+    _asked = now
     if not _kept or _stop:
         sys.exit(128 + number)
     _stop = True

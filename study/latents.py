@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from study import distributed
 from study.config import LatentSpec, StudyError
 from study.data.store import to_float
 from study.keeper import Keeper, complete, require_disk
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from study.autoencoders.models import Autoencoder
 
 Place = Callable[[Tensor], Tensor]
+Shards = list[dict[str, str | int]]
 
 LOGVAR_RANGE = (-30.0, 20.0)
 """As diffusers clamps it; representable in fp16."""
@@ -43,6 +45,8 @@ def write_cache(
     keeper: Keeper | None = None,
 ) -> LatentSpec:
     """Encode every image, unflipped and flipped, into shards of moments or tokens.
+
+    Several processes take shards in turn.
 
     Args:
         folder: written whole; the index comes last.
@@ -66,16 +70,26 @@ def write_cache(
     device = next(autoencoder.parameters()).device
     sums = torch.zeros(2, autoencoder.channels, dtype=torch.float64, device=device)
     counts = np.zeros(autoencoder.codebook_size if autoencoder.discrete else 0, dtype=np.int64)
-    shards: list[dict[str, str | int]] = []
+    shards: Shards = []
     if kept := keeper.restore():
-        sums, counts = kept["sums"].to(device), kept["counts"].numpy()
         shards = kept["shards"]
+        if distributed.leader():
+            sums, counts = kept["sums"].to(device), kept["counts"].numpy()
     else:
         # Two orientations in half precision; tokens take less.
         require_disk(place, 2 * len(images) * 2 * autoencoder.channels * side**2 * 2)
-    for number in track(range(len(shards), math.ceil(len(images) / shard_images))):
+    if autoencoder.compiled:
+        # A process may begin with the last shard, whose batches are not full.
+        autoencoder.largest = 2 * min(batch_size, shard_images, len(images))
+    first_shard, last = len(shards), math.ceil(len(images) / shard_images)
+    shards = shards if distributed.leader() else []
+    for turn in track(range(first_shard, last, distributed.world())):
         if keeper.due:
+            sums, counts, shards = _joined(sums, counts, shards)
             keeper.save({"sums": sums, "counts": torch.from_numpy(counts), "shards": shards})
+        number = turn + distributed.rank()
+        if number >= last:
+            continue
         part = images[number * shard_images : (number + 1) * shard_images]
         rows = []
         for first in range(0, len(part), batch_size):
@@ -92,14 +106,46 @@ def write_cache(
             np.save(stream, array)
         if autoencoder.discrete:
             counts += np.bincount(array.ravel(), minlength=len(counts))
-    keeper.deliver([str(shard["file"]) for shard in shards], folder)
-    np.save(folder / "labels.npy", labels.astype(np.int64))
-    count = 2 * len(images) * side * side
+    sums, counts, shards = _joined(sums, counts, shards)
+    if distributed.leader():
+        keeper.deliver([str(shard["file"]) for shard in shards], folder)
+        spec = _spec(autoencoder, side, len(images), sums, counts, num_classes, published_scale)
+        np.save(folder / "labels.npy", labels.astype(np.int64))
+        index = {"spec": asdict(spec), "shards": shards}
+        (folder / "index.json").write_text(json.dumps(index, indent=1) + "\n")
+    distributed.wait()
+    return LatentCache(folder).spec
+
+
+def _joined(sums: Tensor, counts: np.ndarray, shards: Shards) -> tuple[Tensor, np.ndarray, Shards]:
+    """What all processes have so far, in the leader; nothing in the others."""
+    if distributed.world() == 1:
+        return sums, counts, shards
+    distributed.total(sums)
+    if len(counts):
+        distributed.total(torch.from_numpy(counts))
+    if not distributed.leader():
+        sums, counts = torch.zeros_like(sums), np.zeros_like(counts)
+    listed = [shard for own in distributed.collected(shards) for shard in own]
+    return sums, counts, sorted(listed, key=lambda shard: str(shard["file"]))
+
+
+def _spec(
+    autoencoder: "Autoencoder",
+    side: int,
+    images: int,
+    sums: Tensor,
+    counts: np.ndarray,
+    num_classes: int,
+    published_scale: float,
+) -> LatentSpec:
+    """What the index says, from sums over latents of so many images and their mirror images."""
+    count = 2 * images * side * side
     sums = sums.cpu()
     mean = sums[0] / count
     std = (sums[1] / count - mean.square()).sqrt()
     kinds = {"kl": "gaussian", "tiny": "deterministic", "vq": "tokens"}
-    spec = LatentSpec(
+    return LatentSpec(
         kind=kinds[autoencoder.family.value],
         family=autoencoder.family.value,
         channels=autoencoder.channels,
@@ -111,9 +157,6 @@ def write_cache(
         std=[] if autoencoder.discrete else std.tolist(),
         token_counts=counts.tolist(),
     )
-    index = {"spec": asdict(spec), "shards": shards}
-    (folder / "index.json").write_text(json.dumps(index, indent=1) + "\n")
-    return spec
 
 
 def _encode(autoencoder: "Autoencoder", images: Tensor, sums: Tensor) -> Tensor:

@@ -2,6 +2,8 @@
 
 import shutil
 import sys
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from study import paths
@@ -9,6 +11,7 @@ from study.autoencoders.weights import check_weights, downsampling_factor
 from study.config import (
     STAGES,
     AlignmentTarget,
+    ArmConfig,
     AutoencoderConfig,
     AutoencoderTrainingConfig,
     BackboneConfig,
@@ -20,9 +23,9 @@ from study.config import (
     Extractor,
     Family,
     MaskGITConfig,
+    MissingInputs,
     NetworkConfig,
     Objective,
-    REPAConfig,
     Role,
     SamplingMethod,
     Weights,
@@ -31,7 +34,13 @@ from study.config import (
     load_group,
 )
 from study.config.claims import load_claims
-from study.config.generator_rules import check_grids, check_sampler, check_target
+from study.config.generator_rules import (
+    check_grids,
+    check_sampler,
+    check_target,
+    require_file,
+    require_lpips,
+)
 from study.config.stages import (
     EvaluateAutoencoder,
     EvaluateGenerator,
@@ -46,6 +55,7 @@ from study.data.sources import check_source
 from study.grid import (
     Grid,
     alignment,
+    arms,
     autoencoders,
     expand,
     generators,
@@ -59,10 +69,8 @@ FEW_SAMPLES = "smoke"
 """The one profile whose distances may be of fewer images than twice the feature dimension."""
 SMALLEST_SIDE_WITH_DISCRIMINATOR = 32
 """A quarter of it, 8 pixels, is the smallest input of a PatchGAN with 2 x 2 outputs."""
-
 LEAST_FREE_BYTES = 2e9
 """Free disk space below which nothing is started."""
-
 _ODE_AND_SDE = (
     SamplingMethod.euler,
     SamplingMethod.heun,
@@ -75,8 +83,6 @@ SAMPLERS = {
     Objective.repa: _ODE_AND_SDE,
     Objective.maskgit: (SamplingMethod.confidence, SamplingMethod.halton),
 }
-
-
 _HEADER = """\
 # The grid of the selected profile, written by `python -m study use {profile}`. Do not edit: edit
 # params/profile/{profile}.yaml and select it again.
@@ -168,8 +174,6 @@ def _check_generator(config: TrainGenerator) -> None:
     if isinstance(config.generator, MaskGITConfig) and config.backbone.patch_size != 1:
         given = f"patch_size = {config.backbone.patch_size}"
         raise ConfigError(f"{backbone}: {given}: must be 1 for generator {cell.generator}")
-    if isinstance(config.generator, REPAConfig):
-        check_target(str(cell.generator), config.generator)
 
 
 def _check_sampling(config: EvaluateGenerator, selected: Grid) -> None:
@@ -208,26 +212,30 @@ def _check_count(
     field: str,
     config: EvaluateGenerator | EvaluateAutoencoder | ReferenceStatistics,
 ) -> None:
-    """Images of a distance: twice the feature dimension, and not more than there are."""
-    cell = config.cell
-    few = config.evaluation.allow_few_samples
+    """Images of a distance, and those it is to: twice the feature dimension, and there."""
+    cell, evaluation = config.cell, config.evaluation
+    few = evaluation.allow_few_samples
     if few and cell.profile != FEW_SAMPLES:
-        file = f"params/evaluation/{cell.evaluation}.yaml"
+        given = f"params/evaluation/{cell.evaluation}.yaml: allow_few_samples = True"
         rule = f"must be false for profile {cell.profile}; only {FEW_SAMPLES} may be so small"
-        raise ConfigError(f"{file}: allow_few_samples = True: {rule}")
+        raise ConfigError(f"{given}: {rule}")
     count = getattr(getattr(config, section), field)
-    given = f"params/profile/{cell.profile}.yaml: {section}.{field} = {count}"
-    in_domain = config.evaluation.extractor is Extractor.in_domain
+    images = load(PrepareData, cell.only("data")).prepare_data
     networks = {item["role"]: item["network"] for item in selected["train_network"].values()}
     measuring = {Role.extractor.value, Role.extractor_self_supervised.value} & networks.keys()
     features = max(load_group(NetworkConfig, "network", networks[r]).features for r in measuring)
-    least = 2 * (features if in_domain else INCEPTION_FEATURES)
-    if count < least and not few:
-        raise ConfigError(f"{given}: must be at least {least}, twice the feature dimension")
-    of = {"num_samples": None, "reconstructions": "train_images"}.get(field, "validation_images")
-    there = of and getattr(load(PrepareData, cell.only("data")).prepare_data, of)
+    least = 2 * (features if evaluation.extractor is Extractor.in_domain else INCEPTION_FEATURES)
+    reference = None if evaluation.adm_reference else images.train_images
+    file = f"params/profile/{cell.profile}.yaml"
+    for name, n in ((f"{section}.{field}", count), ("prepare_data.train_images", reference)):
+        if n is not None and n < least and not few:
+            rule = f"at least {least}, twice the feature dimension"
+            raise ConfigError(f"{file}: {name} = {n}: must be {rule}")
+    of = "train_images" if field == "reconstructions" else "validation_images"
+    there = None if field == "num_samples" else getattr(images, of)
     if there is not None and count > there:
-        raise ConfigError(f"{given}: must be at most prepare_data.{of} {there}")
+        rule = f"at most prepare_data.{of} {there}"
+        raise ConfigError(f"{file}: {section}.{field} = {count}: must be {rule}")
 
 
 def _check_training(
@@ -248,7 +256,6 @@ def _check_training(
     if there is not None and count > there:
         rule = f"at most prepare_data.validation_images {there}"
         raise ConfigError(f"{file}: {section}.monitor_images = {count}: must be {rule}")
-    _require_file(f"{file}: {section}.lpips", training.lpips)
 
 
 def _check_arm(config: FinetuneAutoencoder) -> None:
@@ -260,40 +267,76 @@ def _check_arm(config: FinetuneAutoencoder) -> None:
         )
 
 
-def _require_file(field: str, path: str | None) -> None:
-    if path is not None and not (paths.ROOT / path).is_file():
-        raise ConfigError(f"{field} = {path!r}: no such file; put the weights there")
-
-
 def check_inputs(profile: str, grid: Grid) -> None:
-    """Check that data and weights are there and readable, and that outputs fit on the disk."""
+    """Check that data and weights are there and readable, and that outputs fit on the disk.
+
+    Raises:
+        ConfigError: one thing is missing or wrong.
+        MissingInputs: several are, a line each.
+    """
+    faults: list[str] = []
+    for check in _input_checks(profile, grid):
+        try:
+            check()
+        except ConfigError as error:
+            faults.append(str(error))
+    faults = list(dict.fromkeys(faults))
+    if len(faults) == 1:
+        raise ConfigError(faults[0])
+    if faults:
+        raise MissingInputs("\n".join(faults))
+
+
+def _input_checks(profile: str, grid: Grid) -> Iterator[Callable[[], None]]:
+    prepare = load(PrepareData, Cell(profile=profile, data=grid["data"])).prepare_data
     data = load_group(DataConfig, "data", grid["data"])
-    cell = Cell(profile=profile, data=grid["data"])
-    check_source(data, load(PrepareData, cell).prepare_data)
-    side = load(PrepareData, cell).prepare_data.image_size
+    yield partial(check_source, data, prepare)
     for name in autoencoders(grid):
         config = load_group(AutoencoderConfig, "autoencoder", name)
-        check_weights(config)
-        factor = downsampling_factor(config)
-        entries = [entry for entry in generators(grid) if entry["autoencoder"] == name]
-        backbones = [load_group(BackboneConfig, "backbone", e["backbone"]) for e in entries]
-        patches = {backbone.patch_size for backbone in backbones}
-        for patch in sorted(patches | {1}):
-            if factor and side % (factor * patch):
-                raise ConfigError(
-                    f"params/profile/{profile}.yaml: prepare_data.image_size = {side}: must be a "
-                    f"multiple of {factor * patch}: factor {factor} of {name}, patch size {patch}"
-                )
-        for entry, backbone in zip(entries, backbones, strict=True):
-            target = alignment(entry)
-            if factor and target and target.target is AlignmentTarget.in_domain:
-                network = network_of(Role.target, grid)
-                widths = load_group(NetworkConfig, "network", network).widths
-                check_grids(network, widths, backbone, factor, name)
+        yield partial(_check_autoencoder, profile, grid, name, config, prepare.image_size)
+        for arm in arms(grid, name):
+            yield partial(check_weights, config.of_arm(load_group(ArmConfig, "arm", arm)))
+    for entry in generators(grid):
+        if (target := alignment(entry)) is not None:
+            yield partial(check_target, entry["generator"], target)
+    file, sections = (
+        f"params/profile/{profile}.yaml",
+        load_grid(paths.PARAMS / "profile" / f"{profile}.yaml"),
+    )
+    for section in ("pretrain_autoencoder", "finetune_autoencoder"):
+        if section in sections:
+            yield partial(require_lpips, f"{file}: {section}.lpips", sections[section]["lpips"])
+    file = f"params/evaluation/{grid['evaluation']}.yaml"
     evaluation = load_group(EvaluationConfig, "evaluation", grid["evaluation"])
-    for field in ("weights", "lpips", "adm_reference"):
-        file = f"params/evaluation/{grid['evaluation']}.yaml"
-        _require_file(f"{file}: {field}", getattr(evaluation, field))
+    yield partial(require_lpips, f"{file}: lpips", evaluation.lpips)
+    for field in ("weights", "adm_reference"):
+        yield partial(require_file, f"{file}: {field}", getattr(evaluation, field))
+    yield _check_disk
+
+
+def _check_autoencoder(
+    profile: str, grid: Grid, name: str, config: AutoencoderConfig, side: int
+) -> None:
+    """Weights, and whether sides are multiples of what autoencoder and patches ask for."""
+    check_weights(config)
+    factor = downsampling_factor(config)
+    entries = [entry for entry in generators(grid) if entry["autoencoder"] == name]
+    backbones = [load_group(BackboneConfig, "backbone", e["backbone"]) for e in entries]
+    for patch in sorted({backbone.patch_size for backbone in backbones} | {1}):
+        if factor and side % (factor * patch):
+            raise ConfigError(
+                f"params/profile/{profile}.yaml: prepare_data.image_size = {side}: must be a "
+                f"multiple of {factor * patch}: factor {factor} of {name}, patch size {patch}"
+            )
+    for entry, backbone in zip(entries, backbones, strict=True):
+        target = alignment(entry)
+        if factor and target and target.target is AlignmentTarget.in_domain:
+            network = network_of(Role.target, grid)
+            widths = load_group(NetworkConfig, "network", network).widths
+            check_grids(network, widths, backbone, factor, name)
+
+
+def _check_disk() -> None:
     free = shutil.disk_usage(paths.ROOT).free
     if free < LEAST_FREE_BYTES:
         rule = f"at least {LEAST_FREE_BYTES / 1e9:.0f} GB"

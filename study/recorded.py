@@ -13,6 +13,8 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
+from study import distributed
+
 Variant = TypeVar("Variant", bound=Hashable)
 Step = Callable[[Variant, tuple[Tensor, ...]], dict[str, Tensor]]
 
@@ -24,8 +26,8 @@ class Recorded(Generic[Variant]):
     """A training step whose operations and shapes depend on a variant only.
 
     The first steps of a variant run plainly, which lets libraries choose their algorithms and
-    compilers their code; the next is recorded; from then on the recording is replayed. On the CPU
-    every step runs plainly.
+    compilers their code; the next is recorded; from then on the recording is replayed. On the CPU,
+    and where several processes exchange gradients within a step, every step runs plainly.
 
     Args:
         step: takes the variant and tensors, changes weights in place, returns named scalars. All it
@@ -40,7 +42,7 @@ class Recorded(Generic[Variant]):
     ) -> None:
         self.step, self.ordinary = step, ordinary
         wanted = on and os.environ.get("STUDY_CUDA_GRAPHS", "1") != "0"
-        self.on = wanted and device.type == "cuda"
+        self.on = wanted and device.type == "cuda" and distributed.world() == 1
         self.inputs: tuple[Tensor, ...] = ()
         self.seen: Counter[Variant] = Counter()
         self.recordings: dict[Variant, tuple[torch.cuda.CUDAGraph, dict[str, Tensor]]] = {}

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from study import paths
+from study import distributed, paths
 from study.config import Cell, ConfigError, load_grid, plain
 from study.fingerprint import fingerprint
 from study.keeper import Keeper, complete
@@ -46,7 +46,10 @@ _RETRY_AFTER_S = 300.0
 
 
 class Run:
-    """Collects what one stage instance measures; a context that ends what it shows live."""
+    """Collects what one stage instance measures; a context that ends what it shows live.
+
+    Of several processes each collects, and the leader writes and shows.
+    """
 
     def __init__(self, stage: str, cell: Cell, parameters: Any) -> None:
         self.stage = stage
@@ -124,7 +127,7 @@ class Run:
     def log(self, step: int, values: dict[str, float]) -> None:
         """Add a point to the instance's curve."""
         self.curve.append({"step": step, **{k: float(v) for k, v in values.items()}})
-        if time.time() >= self._next_show:
+        if distributed.leader() and time.time() >= self._next_show:
             self._show()
 
     def _show(self) -> None:
@@ -164,7 +167,8 @@ class Run:
         """Save images (uint8 N 3 H W) as one PNG, row by row; further ones by name."""
         from study.data.pictures import save_sheet
 
-        save_sheet(images, columns, self.path(f"-{name}.png" if name else ".png"))
+        if distributed.leader():
+            save_sheet(images, columns, self.path(f"-{name}.png" if name else ".png"))
 
     def grid(self, step: int, images: "np.ndarray") -> None:
         """Keep the first of a checkpoint's samples (uint8 N 3 H W), small, for `-steps.png`."""
@@ -174,7 +178,8 @@ class Run:
 
     def table(self, rows: list[dict[str, Any]], columns: list[str], name: str) -> None:
         """Save rows as the CSV of that name."""
-        _write_rows(self.path(f"-{name}.csv"), columns, rows)
+        if distributed.leader():
+            _write_rows(self.path(f"-{name}.csv"), columns, rows)
 
     def cost(self, name: str, value: float) -> None:
         """Add a time or an amount of work: a row of `costs.csv`, never a result."""
@@ -182,6 +187,8 @@ class Run:
 
     def finish(self) -> None:
         """Write the instance's metrics file and, if it logged a curve, the curve."""
+        if not distributed.leader():
+            return
         content = {
             "stage": self.stage,
             "instance": self.cell.instance,
@@ -263,6 +270,7 @@ def environment() -> dict[str, Any]:
         "torch": torch.__version__,
         "gpu": gpu,
         "threads": torch.get_num_threads(),
+        "processes": distributed.world(),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 

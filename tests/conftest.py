@@ -2,6 +2,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -55,6 +56,28 @@ ARCHITECTURES = {
     },
 }
 """Autoencoders of factor 2 with 4 latent channels."""
+
+
+def _group(nodeid: str) -> str:
+    """Tests of a file share fixtures, in these folders all do."""
+    file = nodeid.partition("::")[0]
+    return next((folder for folder in ("tests/pipeline", "tests/report") if folder in file), file)
+
+
+# Where xdist is not installed tests run one after another.
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """What shares fixtures runs in one process."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    scheduler = LoadScopeScheduling(config, log)
+    scheduler._split_scope = _group
+    return scheduler
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest, a whole run, begin first."""
+    items.sort(key=lambda item: _group(item.nodeid).endswith(".py"))
 
 
 @pytest.fixture(autouse=True)

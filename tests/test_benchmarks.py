@@ -81,11 +81,24 @@ def test_rows_on_the_cpu(tmp_path: Path) -> None:
     assert "`python -m study --help`" in render.page(tmp_path)
 
 
+def test_distances_are_compared_with_the_spread_of_seeds() -> None:
+    def runs(*distances: float) -> dict[str, Any]:
+        return {str(s): {"validation": {"9": 1.0}, "distance": d} for s, d in enumerate(distances)}
+
+    plain = runs(1.0, 1.1, 1.2)
+    near = numerics.compare({"plain": plain, "fast": runs(1.2, 1.2, 1.2)})
+    far = numerics.compare({"plain": plain, "fast": runs(1.4, 1.4, 1.4)})
+    assert near["distance_seed_deviation"] == pytest.approx(0.1)
+    assert near["within_tolerance"]
+    assert far["distance_difference"] == pytest.approx(0.3)
+    assert not far["within_tolerance"]
+
+
 @pytest.mark.slow
 def test_fast_and_plain_training_agree(tmp_path: Path) -> None:
     output = tmp_path / "numerics.json"
     sizes = ["--steps", "20", "--batch", "8", "--images", "32", "--side", "8"]
     assert numerics.main(["--tiny", *sizes, "--output", str(output)]) == 0
     record = json.loads(output.read_text())
-    assert record["difference"].keys() == {"2", "5", "10", "20"}
+    assert record["difference"]["0"].keys() == {"2", "5", "10", "20"}
     assert "## Does the fast step learn the same" in render.page(tmp_path)

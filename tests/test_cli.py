@@ -71,6 +71,10 @@ def test_an_unknown_profile(study: Study) -> None:
     refused(study("use", "nope"), "profile = 'nope'", "must be one of", "smoke")
 
 
+def test_a_profile_that_has_not_run_is_not_tracked(study: Study) -> None:
+    refused(study("track", "nope"), "reports/nope/metrics", "no such folder")
+
+
 def test_checking_before_selecting(study: Study) -> None:
     refused(study("check"), "params/study.yaml", "no such file", "python -m study use PROFILE")
 

@@ -179,22 +179,34 @@ def _alive(pid: int) -> bool:
     return state.exists() and state.read_text().rsplit(")", 1)[1].split()[0] != "Z"
 
 
+def ends_with(parent: "subprocess.Popen[str]") -> None:
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline())
+    assert parent.stdout.readline() == "ready\n"
+    parent.kill()
+    parent.wait()
+    for _ in range(100):
+        if not _alive(child):
+            return
+        time.sleep(0.05)
+    os.kill(child, signal.SIGKILL)
+    pytest.fail("the child outlived its parent by five seconds")
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="a feature of the Linux kernel")
 def test_a_stage_ends_with_its_parent() -> None:
     arguments = [sys.executable, "-c", PARENT, CHILD]
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as parent:
-        assert parent.stdout is not None
-        child = int(parent.stdout.readline())
-        assert parent.stdout.readline() == "ready\n"
-        parent.kill()
-        parent.wait()
-        for _ in range(100):
-            if not _alive(child):
-                break
-            time.sleep(0.05)
-        else:
-            os.kill(child, signal.SIGKILL)
-            pytest.fail("the child outlived its parent by five seconds")
+        ends_with(parent)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a feature of the Linux kernel")
+def test_a_stage_that_dvc_started_ends_with_it_while_it_still_imports() -> None:
+    child = "import study.stages, time; print('ready', flush=True); time.sleep(60)"
+    environment = os.environ | {"DVC_STAGE": "a"}
+    arguments = [sys.executable, "-c", PARENT, child]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, env=environment) as parent:
+        ends_with(parent)
 
 
 def test_a_terminated_stage_ends_with_143() -> None:
@@ -233,6 +245,7 @@ def test_the_lock_of_a_stage_that_failed_is_free(execute: Callable[..., Any]) ->
         (OSError(errno.ENOSPC, "No space left on device", "a/b.npy"), "a/b.npy: No space left"),
         (PermissionError(errno.EACCES, "Permission denied", "a/b"), "a/b: Permission denied: must"),
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"), "lower batch_size"),
+        (MemoryError("Unable to allocate 8 TiB"), "out of memory: Unable to allocate 8 TiB: lower"),
         (StudyError("step 3: loss = nan: must be finite"), "step 3: loss = nan: must be finite"),
     ],
 )
@@ -245,6 +258,17 @@ def test_what_stops_a_run_is_one_line_with_the_cure(
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")
     assert words in line
+
+
+def test_a_tensor_that_does_not_fit_into_memory_is_one_line_with_the_cure(
+    execute: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        execute(lambda config, run: torch.empty(1 << 55))
+    assert stopped.value.code == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: out of memory: ")
+    assert line.endswith(": lower batch_size, or stop what else runs")
 
 
 def test_a_mistake_of_the_program_keeps_its_traceback(execute: Callable[..., Any]) -> None:

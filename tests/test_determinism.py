@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +22,15 @@ from study.config import (
     EvaluationConfig,
     Extractor,
     Family,
+    GeneratorConfig,
+    Precision,
     SamplerConfig,
-    SamplingMethod,
     Scaling,
-    SiTConfig,
     TrainGeneratorConfig,
     TrainNetworkConfig,
     Weights,
+    load_group,
 )
-from study.config.generator import Objective
 from study.evaluation.analysis import analyse
 from study.evaluation.comparison import Judges
 from study.evaluation.features import FeatureExtractor
@@ -44,6 +44,7 @@ from study.generators.checkpoints import load_generator
 from study.generators.decode import decode_batches
 from study.generators.objectives import build_objective
 from study.generators.sample import sample_batches, sample_labels
+from study.generators.targets import InDomainTarget
 from study.generators.train import train_generator
 from study.latents import LatentCache, write_cache
 
@@ -53,20 +54,11 @@ EVALUATION = EvaluationConfig(
     lpips=None,
     adm_reference=None,
     kid_subset_size=10,
-    bootstrap_samples=5,
     allow_few_samples=True,
 )
-SAMPLER = SamplerConfig(
-    method=SamplingMethod.heun,
-    weights=Weights.ema,
-    cfg_scale=1.5,
-    cfg_interval=[0.0, 1.0],
-    cfg_channels=None,
-    last_step=None,
-    rtol=None,
-    atol=None,
-    temperature=None,
-)
+SAMPLERS = {"dit": "ddpm", "sit": "heun", "repa": "euler_maruyama", "maskgit": "confidence"}
+"""By generator."""
+Chain = Callable[[torch.device, str, Precision], str]
 
 
 @pytest.fixture
@@ -79,11 +71,11 @@ def chain(
     backbone: BackboneConfig,
     images: np.ndarray,
     labels: np.ndarray,
-) -> Callable[[torch.device], str]:
+) -> Chain:
     """Everything that is measured on the way from images to distances, as JSON."""
     runs = 0
 
-    def run(place: torch.device) -> str:
+    def run(place: torch.device, name: str, precision: Precision) -> str:
         nonlocal runs
         runs += 1
         found: list[Any] = []
@@ -97,10 +89,12 @@ def chain(
         train_network(Classification(network), images, labels, training, 0, log)
         network.requires_grad_(False)
         perceptual = PerceptualDistance(network)
-        autoencoder = make_autoencoder(Family.kl).to(place)
+        tokens = name == "maskgit"
+        autoencoder = make_autoencoder(Family.vq if tokens else Family.kl).to(place)
         views = Views(perceptual, monitor=Monitor(images[:4], perceptual, 0.5))
         arm = make_arm(low_resolution_probability=0.25)
-        train_autoencoder(autoencoder, images, make_training(steps=4), arm, views, 0, log)
+        training = make_training(steps=4, precision=precision)
+        train_autoencoder(autoencoder, images, training, arm, views, 0, log)
         settings = EvaluateAutoencoderConfig(
             num_images=16, batch_size=6, scales=[0.5], intrinsic_dimension_images=[16]
         )
@@ -112,24 +106,26 @@ def chain(
         found += map(asdict, analyse(autoencoder, images, settings, judges).results)
         folder = tmp_path / str(runs)
         write_cache(folder / "latents", autoencoder, images, labels, 4, 0.5, 8, 100)
-        objective = build_objective(SiTConfig(objective=Objective.sit, path="linear"))
+        config: GeneratorConfig = load_group(GeneratorConfig, "generator", name)  # type: ignore
+        target = InDomainTarget(build_network("patch", [4, 8], 8, 4).to(place).eval())
+        objective = build_objective(config, target if name == "repa" else None)
         index = train_generator(
             folder / "generator",
             objective,
             LatentCache(folder / "latents"),
-            None,
-            backbone,
-            make_run(steps=4),
+            images,
+            replace(backbone, patch_size=1) if tokens else backbone,
+            make_run(steps=4, precision=precision),
             Scaling.standardised,
             0,
             place,
             log,
         )
         last = index.checkpoints[-1]
-        config = SiTConfig(objective=Objective.sit, path="linear")
+        sampler = replace(load_group(SamplerConfig, "sampler", SAMPLERS[name]), cfg_scale=1.5)
         trained = load_generator(folder / "generator", index, last, config, Weights.ema, place)
         chosen = sample_labels([4] * 4, 24)
-        latents = sample_batches(trained, objective, index.spec, chosen, SAMPLER, 3, 16, 0, place)
+        latents = sample_batches(trained, objective, index.spec, chosen, sampler, 3, 16, 0, place)
         pictures = decode_batches(autoencoder, index.spec, index.scaling, latents)
         sampled = extractor.all(pictures)
         found += map(asdict, SampleMeasures(reference, EVALUATION, place).everything(sampled))
@@ -145,16 +141,21 @@ def gpu() -> Iterator[torch.device]:
     torch.use_deterministic_algorithms(False)
 
 
-def test_the_same_seed_gives_the_same_numbers(chain: Callable[[torch.device], str]) -> None:
-    first = chain(torch.device("cpu"))
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_the_same_seed_gives_the_same_numbers(chain: Chain, name: str) -> None:
+    first = chain(torch.device("cpu"), name, Precision.fp32)
     torch.rand(3)
-    assert chain(torch.device("cpu")) == first
+    assert chain(torch.device("cpu"), name, Precision.fp32) == first
     assert first.count('"metric"') > 20
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("precision", [Precision.fp32, Precision.bf16])
+@pytest.mark.parametrize("name", SAMPLERS)
 def test_the_same_seed_gives_the_same_numbers_on_a_gpu(
-    chain: Callable[[torch.device], str], gpu: torch.device
+    chain: Chain, gpu: torch.device, name: str, precision: Precision
 ) -> None:
-    assert chain(gpu) == chain(gpu)
+    first = chain(gpu, name, precision)
+    torch.rand(3, device=gpu)
+    assert chain(gpu, name, precision) == first

@@ -8,11 +8,16 @@ from typing import Any
 
 import pytest
 import yaml
+from dvc.exceptions import DvcException
+from dvc.schema import COMPILED_LOCKFILE_SCHEMA
+from dvc.utils.strictyaml import load
 
 from study import __main__ as command
 from study import doctor, paths, preflight
 from study.doctor import Finding, examine, report
 from study.grid import expand, read_profile
+
+REPOSITORY = Path(__file__).parents[1]
 
 check_instances = preflight.check_instances
 
@@ -24,7 +29,7 @@ def to_yaml(grid: dict[str, Any]) -> str:
 @pytest.fixture
 def root(params: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the parameters with profile smoke selected, nothing run."""
-    shutil.copy(Path(__file__).parents[1] / "pyproject.toml", tmp_path)
+    shutil.copy(REPOSITORY / "pyproject.toml", tmp_path)
     monkeypatch.setattr(paths, "TRACKING_DATABASE", tmp_path / "mlflow.db")
     (params / "study.yaml").write_text(to_yaml(expand("smoke", read_profile("smoke"))))
     # Composing every instance takes seconds; tests of that check put it back.
@@ -86,6 +91,22 @@ def test_a_sound_database_is_no_fault(root: Path) -> None:
 def test_a_damaged_lock_file_is_named(root: Path) -> None:
     (root / "dvc.lock").write_text("stages: [\n")
     assert "git checkout dvc.lock" in faults()["dvc.lock"].cure
+
+
+def test_a_part_of_a_lock_file_that_dvc_refuses_is_a_fault(root: Path) -> None:
+    """Cut anywhere: much of what is left is YAML."""
+    file, text = root / "dvc.lock", (REPOSITORY / "dvc.lock").read_text()
+    refused = []
+    for end in [*range(60), *range(60, 6000, 23)]:
+        file.write_text(text[:end])
+        try:
+            load(str(file), COMPILED_LOCKFILE_SCHEMA)
+        except DvcException:
+            refused.append(end)
+            assert all(finding.cure for finding in doctor._lock_file()), text[:end]
+    assert len(refused) > 50
+    file.write_text(text)
+    assert not any(finding.cure for finding in doctor._lock_file())
 
 
 def test_a_damaged_lock_of_dvc_is_named(root: Path) -> None:

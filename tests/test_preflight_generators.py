@@ -84,7 +84,10 @@ def test_dinov2_without_its_weights_is_refused(entry: Callable[..., None]) -> No
     pytest.importorskip("timm")
     entry(generator="repa_dinov2")
     given = "target_weights = 'weights/dinov2_vitb14.safetensors'"
-    assert refused() == f"params/generator/repa_dinov2.yaml: {given}: no such file; put it there"
+    assert (
+        refused()
+        == f"params/generator/repa_dinov2.yaml: {given}: no such file; put the weights there"
+    )
 
 
 def test_a_hub_id_is_not_looked_for_on_the_disk(

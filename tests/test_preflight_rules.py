@@ -24,7 +24,7 @@ def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def edit(file: Path, before: str, after: str) -> None:
     text = file.read_text()
     assert before in text
-    file.write_text(text.replace(before, after))
+    file.write_text(text.replace(before, after, 1))
 
 
 def check() -> None:
@@ -45,26 +45,32 @@ def refused() -> str:
     [
         (
             "profile/laptop.yaml",
-            "num_samples: 512, num_steps: 24, num_token_steps: 8, micro_batch_size: 128, "
-            "grid_images: 36, reconstructions: 512, nearest_samples: 512",
-            "num_samples: 100, num_steps: 24, num_token_steps: 8, micro_batch_size: 128, "
-            "grid_images: 36, reconstructions: 512, nearest_samples: 100",
+            "num_samples: 384, num_steps: 16, num_token_steps: 8, micro_batch_size: 128, "
+            "grid_images: 36, reconstructions: 384, nearest_samples: 384",
+            "num_samples: 100, num_steps: 16, num_token_steps: 8, micro_batch_size: 128, "
+            "grid_images: 36, reconstructions: 384, nearest_samples: 100",
             "num_samples = 100: must be at least 128",
         ),
-        ("profile/laptop.yaml", "reconstructions: 512", "reconstructions: 100", "at least 128"),
+        ("profile/laptop.yaml", "reconstructions: 384", "reconstructions: 100", "at least 128"),
         ("profile/laptop.yaml", "degraded_images: 512", "degraded_images: 100", "at least 128"),
         ("profile/laptop.yaml", "degraded_images: 512", "degraded_images: 5000", "at most"),
-        ("profile/laptop.yaml", "num_images: 512", "num_images: 5000", "at most"),
         (
             "profile/laptop.yaml",
-            "num_images: 512, batch_size: 128, scales: [0.25, 0.5, 0.75], "
-            "intrinsic_dimension_images: [128, 256, 512]",
+            "train_images: 5000",
+            "train_images: 127",
+            "prepare_data.train_images = 127: must be at least 128, twice the feature dimension",
+        ),
+        ("profile/laptop.yaml", "num_images: 384", "num_images: 5000", "at most"),
+        (
+            "profile/laptop.yaml",
+            "num_images: 384, batch_size: 128, scales: [0.25, 0.5, 0.75], "
+            "intrinsic_dimension_images: [96, 192, 384]",
             "num_images: 64, batch_size: 64, scales: [0.5], intrinsic_dimension_images: [64]",
             "at least 128",
         ),
         (
             "profile/laptop.yaml",
-            "reconstructions: 512",
+            "reconstructions: 384",
             "reconstructions: 6001",
             "evaluate_generator.reconstructions = 6001: must be at most prepare_data.train_images",
         ),
@@ -77,9 +83,9 @@ def refused() -> str:
         ("profile/laptop.yaml", "monitor_images: 64", "monitor_images: 9999", "at most"),
         ("profile/laptop.yaml", "lpips: null", "lpips: weights/none.pth", "no such file"),
         ("arm/eq.yaml", "after_quantisation: false", "after_quantisation: true", "family 'kl'"),
-        ("profile/laptop.yaml", "num_steps: 24", "num_steps: 1001", "at most num_timesteps 1000"),
+        ("profile/laptop.yaml", "num_steps: 16", "num_steps: 1001", "at most num_timesteps 1000"),
         ("profile/laptop.yaml", "image_size: 32", "image_size: 24", "at least 32"),
-        ("profile/laptop.yaml", "codebook_start: 300", "codebook_start: 9999", "less than steps"),
+        ("profile/laptop.yaml", "codebook_start: 225", "codebook_start: 9999", "less than steps"),
         ("profile/laptop.yaml", "learning_rate: 7.0e-4", "learning_rate: .inf", "finite"),
         ("backbone/Ti_2.yaml", "patch_size: 2", "patch_size: 3", "multiple of 12"),
         ("network/target_small.yaml", "role: target", "role: extractor", "must be 'target'"),

@@ -30,6 +30,7 @@ from study.config import (
 from study.config import generator as parameters
 from study.evaluation import extensions
 from study.evaluation.analysis import analyse
+from study.generators.backbone import Transformer
 from study.generators.common import Batch, SampleNoise
 from study.generators.objectives import build_objective
 from study.grid import expand, read_profile
@@ -69,6 +70,7 @@ def test_the_page_has_the_recipes_that_are_executed():
         "params/autoencoder/mine.yaml",
         "study/generators/denoiser.py",
         "params/generator/denoiser.yaml",
+        "scripts/published_samples.py",
         "study/evaluation/kurtosis.py",
     }
     assert len(LINES) == 2
@@ -154,6 +156,23 @@ def test_a_generator_of_ones_own_is_checked_like_the_others(
     edit(profile, "grid", "generators", 0, "sampler", value="ddpm")
     with pytest.raises(ConfigError, match="must be one of euler, heun for generator denoiser"):
         check_instances({"profile": "smoke", **expand("smoke", read_profile("smoke"))})
+
+
+def test_published_weights_give_samples(
+    monkeypatch: pytest.MonkeyPatch, awaken: Callable[[nn.Module], nn.Module], tmp_path: Path
+):
+    theirs = Transformer(load_group(BackboneConfig, "backbone", "Ti_2"), 4, 8, 32, 1000)
+    (tmp_path / "weights").mkdir()
+    torch.save({"ema": awaken(theirs).state_dict()}, tmp_path / "weights" / "SiT-XL-2-256.pt")
+    script = FILES["scripts/published_samples.py"]
+    for published, small in (('"XL_2"', '"Ti_2"'), ('.pt"), 250', '.pt"), 2')):
+        assert script.count(published) == 1
+        script = script.replace(published, small)
+    monkeypatch.chdir(tmp_path)
+    made: dict[str, Any] = {}
+    exec(script, made)
+    assert made["latents"].shape == (4, 4, 32, 32)
+    assert made["latents"].isfinite().all()
 
 
 def test_a_metric_is_one_module(

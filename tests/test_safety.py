@@ -5,19 +5,27 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+UNPICKLING = {"cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve"}
 UNSAFE = {
-    *("pickle.load", "pickle.loads", "pickle.Unpickler", "torch.hub.load", "joblib.load"),
-    *("yaml.unsafe_load", "eval", "exec", "os.system", "shutil.unpack_archive", "tarfile.open"),
+    *("pickle.load", "pickle.loads", "pickle.Unpickler", "pd.read_pickle", "torch.hub.load"),
+    *("joblib.load", "yaml.unsafe_load", "eval", "exec", "os.system"),
+    *("shutil.unpack_archive", "tarfile.open", "zipfile.ZipFile"),
 }
 
 
+def nodes() -> Iterator[tuple[str, ast.AST]]:
+    """Place and node, of everything in the code that is run outside tests."""
+    for folder in ("benchmarks", "notebooks", "study"):
+        for file in sorted((ROOT / folder).rglob("*.py")):
+            for node in ast.walk(ast.parse(file.read_text())):
+                yield f"{file.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}", node
+
+
 def calls() -> Iterator[tuple[str, str, ast.Call]]:
-    """Place, name and call, of every call in `study/`."""
-    for file in sorted((ROOT / "study").rglob("*.py")):
-        for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.Call):
-                place = f"{file.relative_to(ROOT)}:{node.lineno}"
-                yield place, ast.unparse(node.func), node
+    """Place, name and call, of every call."""
+    for place, node in nodes():
+        if isinstance(node, ast.Call):
+            yield place, ast.unparse(node.func), node
 
 
 def keyword(call: ast.Call, name: str) -> object:
@@ -35,6 +43,24 @@ def test_arrays_are_read_without_running_code() -> None:
     reads = [(place, call) for place, name, call in calls() if name == "np.load"]
     assert reads
     assert [place for place, call in reads if keyword(call, "allow_pickle") is not False] == []
+
+
+def test_models_of_others_are_read_from_safetensors() -> None:
+    reads = [(place, call) for place, name, call in calls() if name.endswith(".from_pretrained")]
+    assert reads
+    assert [place for place, call in reads if keyword(call, "use_safetensors") is not True] == []
+
+
+def test_of_modules_that_unpickle_only_an_error_is_used() -> None:
+    imported = []
+    for _, node in nodes():
+        if isinstance(node, ast.Import):
+            imported += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            imported += [f"{node.module}.{alias.name}" for alias in node.names]
+    found = {name for name in imported if name.partition(".")[0] in UNPICKLING}
+    assert found <= {"pickle", "pickle.UnpicklingError"}
+    assert {name for _, name, _ in calls() if name.partition(".")[0] in UNPICKLING} == set()
 
 
 def test_nothing_unpickles_unpacks_or_evaluates() -> None:

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from study import distributed
 from study.acceleration import autocast
 from study.autoencoders.losses import PatchDiscriminator, hinge_discriminator_loss
 from study.autoencoders.objective import Forward
@@ -77,6 +78,7 @@ class Critic:
         loss = hinge_discriminator_loss(real, fake)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
+        distributed.average([p.grad for p in self.network.parameters() if p.grad is not None])
         self.optimiser.step()
         return loss.detach()
 

@@ -6,11 +6,13 @@ differs by that constant only, and Adam does not see constants.
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from study import distributed
 from study.config import ConfigError, Reduction
 
 _SMALLEST = 4
@@ -26,6 +28,40 @@ def reconstruction_weight(target: Tensor, full: Tensor, reduction: Reduction) ->
     if reduction is Reduction.mean:
         return 1.0
     return target[0].numel() / full[0].numel()
+
+
+class Total(torch.autograd.Function):
+    """Sum over all processes, of whose losses the sum is differentiated."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        """Sum of values of one shape."""
+        return distributed.total(values.clone())
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        """Sum of the gradients."""
+        return distributed.total(gradients[0].clone())
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """Batch norm over the batch of all processes."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """B C H W to the same."""
+        if distributed.world() == 1 or not self.training:
+            return super().forward(input)
+        x = input.float()
+        count = x.numel() // x.shape[1] * distributed.world()
+        mean = Total.apply(x.sum((0, 2, 3))) / count  # pyright: ignore[reportOptionalOperand]
+        centred = x - mean.view(1, -1, 1, 1)
+        variance = Total.apply(centred.square().sum((0, 2, 3))) / count  # pyright: ignore
+        with torch.no_grad():
+            self.num_batches_tracked.add_(1)  # pyright: ignore[reportOptionalMemberAccess]
+            self.running_mean.lerp_(mean, self.momentum)  # pyright: ignore
+            self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)  # pyright: ignore
+        scale = self.weight * (variance + self.eps).rsqrt()
+        return (centred * scale.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)).to(input.dtype)
 
 
 class PatchDiscriminator(nn.Module):
@@ -50,7 +86,7 @@ class PatchDiscriminator(nn.Module):
             stride = 2 if level < levels else 1
             layers += [
                 nn.Conv2d(before, after, 4, stride, 1, bias=False),
-                nn.BatchNorm2d(after),
+                BatchNorm(after),
                 nn.LeakyReLU(0.2),
             ]
             before = after
@@ -80,6 +116,8 @@ def adaptive_weight(
 ) -> Tensor:
     """Ratio of the gradient norms at the decoder's last layer [VQGAN, 2012.09841, Eq. 7].
 
+    Gradients are those of the batch of all processes.
+
     Args:
         images: decoded images, the first of which the discriminator judges.
         ours: gradients of the reconstruction term by each of them.
@@ -88,4 +126,5 @@ def adaptive_weight(
     """
     (mine,) = torch.autograd.grad(images, last_layer, ours, retain_graph=True)
     (other,) = torch.autograd.grad(images[0], last_layer, theirs, retain_graph=True)
+    distributed.average([mine, other])
     return (mine.norm() / (other.norm() + 1e-4)).clamp(0.0, 1e4).detach()

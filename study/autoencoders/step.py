@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from study import distributed
 from study.acceleration import compile_parts
 from study.autoencoders.critic import ADAM_BETAS, Critic
 from study.autoencoders.losses import adaptive_weight
@@ -52,9 +53,12 @@ class TrainingStep:
     ) -> None:
         self.autoencoder, self.critic, self.perceptual = autoencoder, critic, perceptual
         self.config, self.recipe = config, recipe
+        self.trained = trained
         self.optimiser = adam(trained, config.learning_rate, ADAM_BETAS)
         if config.compile:
-            networks = [perceptual, *critic.networks()]
+            # Processes exchange the moments of its batch norms, which no compiler follows.
+            judges = critic.networks() if distributed.world() == 1 else []
+            networks = [perceptual, *judges]
             compile_parts([*autoencoder.trained_parts(), *networks], dynamic=None)
 
     def compile(self, images: Tensor, noise: Tensor, side: int) -> None:
@@ -102,6 +106,7 @@ class TrainingStep:
         self.optimiser.zero_grad(set_to_none=True)
         latent = [losses.latent] if losses.latent.requires_grad else []
         torch.autograd.backward([*result.decoded(), *latent], [*gradients, *(None for _ in latent)])
+        distributed.average([p.grad for p in self.trained if p.grad is not None])
         self.optimiser.step()
         if variant.adversarial:
             if variant.critic_draw is not None:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from study import distributed
 from study.acceleration import plain_code
 from study.autoencoders.critic import Critic
 from study.autoencoders.models import Autoencoder
@@ -18,6 +19,7 @@ from study.autoencoders.step import TrainingStep, Variant
 from study.config import ArmConfig, AutoencoderTrainingConfig, Precision, StudyError, Trainable
 from study.config.seeds import derive
 from study.data.store import to_float
+from study.distributed import mine
 from study.keeper import Keeper, check_weights
 from study.recorded import Recorded, placed
 
@@ -45,6 +47,8 @@ def train_autoencoder(
 ) -> Work:
     """Train in place; says how much was encoded and decoded.
 
+    Several processes share every batch; all call it alike and end with the same weights.
+
     Args:
         autoencoder: starts from its weights; left in eval mode.
         images: uint8 training images, N 3 H W.
@@ -58,9 +62,11 @@ def train_autoencoder(
         keeper: keeps the state on the way, and has that of an earlier start; None: nothing is kept.
 
     Raises:
-        ConfigError: the autoencoder's factor does not divide the image side.
+        ConfigError: the autoencoder's factor does not divide the image side, or the batch cannot be
+            shared evenly.
         StudyError: a loss term is not finite.
     """
+    distributed.require_share(config.batch_size, "batch_size")
     device = next(autoencoder.parameters()).device
     side = autoencoder.latent_side(images)
     critic = Critic(config, images.shape[-1], autoencoder.factor, seed, device)
@@ -85,7 +91,7 @@ def train_autoencoder(
     shape = (config.batch_size, autoencoder.channels, side, side)
     if config.compile:
         example = to_float(placed(_batch(images, config.batch_size, 0, seed), device))
-        training.compile(example, torch.zeros(shape, device=device), side)
+        training.compile(example, mine(torch.zeros(shape, device=device)), side)
     for step in steps(range(first, config.steps)):
         if keeper.due:
             meter.check(step)
@@ -93,8 +99,7 @@ def train_autoencoder(
             state = {name: part.state_dict() for name, part in training.parts().items()}
             progress = {"step": step, "areas": areas, "sums": meter.sums, "count": meter.count}
             keeper.save({**state, **progress})
-        decay = 0.5 * (1 + math.cos(math.pi * step / config.steps))
-        training.set_rate(decay * config.learning_rate)
+        training.set_rate(decay(step, config.steps) * config.learning_rate)
         draw = draw_branch(arm, side, _generator(seed, "branch", step))
         areas += torch.tensor(draw.areas(side), dtype=torch.float64)
         critic_draw = None
@@ -105,7 +110,8 @@ def train_autoencoder(
         variant = Variant(draw, critic_draw, step >= config.codebook_start, critic.acts(step))
         batch = to_float(placed(_batch(images, config.batch_size, step, seed), device))
         # Of its own generator: how much a branch draws must not shift an arm's noise.
-        noise = placed(torch.randn(shape, generator=_generator(seed, "noise", step)), device)
+        noise = mine(torch.randn(shape, generator=_generator(seed, "noise", step)))
+        noise = placed(noise, device)
         meter.add(recorded(variant, batch, noise))
         if step + 1 in points or meter.full or step + 1 == config.steps:
             means = meter.means(step)
@@ -117,6 +123,15 @@ def train_autoencoder(
     autoencoder.eval().requires_grad_(True)
     encoded, decoded = (areas / config.steps).tolist()
     return Work(encoded, decoded)
+
+
+def decay(step: int, steps: int) -> float:
+    """Share of the peak rate at a step: a half cosine, squared, from 1 to 0.
+
+    Which branch a batch draws moves an autoencoder back and forth by about the rate; squared, the
+    last fifth of a run is spent below 1 % of the peak, so that it ends where it is at rest.
+    """
+    return (0.5 * (1 + math.cos(math.pi * step / steps))) ** 2
 
 
 def monitor_steps(config: AutoencoderTrainingConfig) -> set[int]:
@@ -154,6 +169,7 @@ class _Meter:
         Raises:
             StudyError: a term is not finite.
         """
+        distributed.average(list(self.sums.values()))
         means = {name: float(total) / self.count for name, total in self.sums.items()}
         for name, value in means.items():
             if not math.isfinite(value):
@@ -176,13 +192,13 @@ def _trainable(autoencoder: Autoencoder, arm: ArmConfig | None) -> list[nn.Param
 
 
 def _batch(images: np.ndarray, size: int, step: int, seed: int) -> Tensor:
-    """uint8 images of one step: every image once per epoch, in an order of the seed alone."""
+    """This process's uint8 images of one step: every image once per epoch, ordered by the seed."""
     first = step * size
     indices = []
     for position in range(first, first + size):
         epoch, offset = divmod(position, len(images))
         indices.append(_order(len(images), epoch, seed)[offset])
-    return torch.from_numpy(images[np.sort(indices)])
+    return torch.from_numpy(images[np.sort(indices)[distributed.rows(size)]])
 
 
 @lru_cache(maxsize=2)

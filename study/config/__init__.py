@@ -17,7 +17,7 @@ from study.config.autoencoder import (
     Trainable,
 )
 from study.config.cell import Cell
-from study.config.checks import ConfigError, StudyError
+from study.config.checks import ConfigError, MissingInputs, StudyError
 from study.config.data import (
     NO_NETWORK,
     DataConfig,
@@ -75,6 +75,7 @@ __all__ = [
     "Interpolation",
     "LatentSpec",
     "MaskGITConfig",
+    "MissingInputs",
     "NetworkConfig",
     "Objective",
     "Precision",

@@ -74,6 +74,18 @@ class AutoencoderConfig(Checked):
         )
         self._above(0, "published_scale")
 
+    def of_arm(self, arm: "ArmConfig") -> "AutoencoderConfig":
+        """What the arm begins with: these weights or, where it has some, its own."""
+        if arm.weights is None:
+            return self
+        assert arm.published_scale is not None  # ArmConfig requires it
+        return AutoencoderConfig(
+            family=self.family,
+            weights=arm.weights,
+            architecture={},
+            published_scale=arm.published_scale,
+        )
+
     def weights_source(self) -> Path | str | None:
         """Where weights come from: a folder below `weights/`, a hub id, or (None) pre-training."""
         if self.weights is not None and self.weights.startswith("weights/"):
@@ -105,8 +117,31 @@ class ArmConfig(Checked):
     reconstruction (Skorokhodov et al., 2502.14831)."""
     after_quantisation: bool
     """Family vq: tau acts on codebook entries, which are decoded as they come out."""
+    weights: str | None = None
+    """Folder below `weights/` of an autoencoder that others have fine-tuned, taken as it is in the
+    place of the one that arms start from; the arms of this study have none."""
+    published_scale: float | None = None
+    """Factor of scaling `fixed` that is published with these weights."""
 
     def __post_init__(self) -> None:
+        adopted = self.weights is not None
+        self._rule(
+            "weights",
+            not adopted or (self.weights or "").startswith("weights/"),
+            "a folder below weights/",
+        )
+        self._rule(
+            "trainable",
+            not adopted or self.trainable is Trainable.nothing,
+            "nothing where weights are given",
+        )
+        self._rule(
+            "published_scale",
+            (self.published_scale is not None) == adopted,
+            "given exactly where weights are",
+        )
+        if adopted:
+            self._above(0, "published_scale")
         self._within(0, 1, "equivariance_probability", "low_resolution_probability")
         self._at_least(0, "explicit_weight", "downscaled_weight")
         total = self.equivariance_probability + self.low_resolution_probability
@@ -140,7 +175,7 @@ class AutoencoderTrainingConfig(Checked):
     """Compile encoder, decoder, perceptual network and discriminator; needs a C++ compiler on a
     CPU."""
     learning_rate: float
-    """Peak; cosine decay to zero."""
+    """Peak; decays to zero as a squared half cosine."""
     lpips: str | None
     """File of torchvision's VGG16 weights for LPIPS; null: the in-domain perceptual network."""
     perceptual_weight: float
@@ -188,7 +223,7 @@ class CacheLatentsConfig(Checked):
 
     batch_size: int
     shard_images: int
-    """Images per shard file."""
+    """Images per shard file, which several processes take in turn."""
     precision: Precision
     compile: bool
     """Compile the encoder."""

@@ -7,6 +7,10 @@ class ConfigError(ValueError):
     """A parameter is missing, unknown, of the wrong type or out of range; the text is one line."""
 
 
+class MissingInputs(ConfigError):
+    """Several inputs are not there, a line each."""
+
+
 class StudyError(RuntimeError):
     """Training or measuring cannot go on; the text is one line that says where and why."""
 

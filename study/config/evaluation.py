@@ -100,13 +100,11 @@ class EvaluationConfig(Checked):
     """inception: ADM's reference batch (.npz with mu, sigma, mu_s, sigma_s) that distances are to,
     below weights/; null: the study's training images."""
     kid_subset_size: int
-    bootstrap_samples: int
-    """Resamples for the standard error of a distance over samples."""
     allow_few_samples: bool
     """Allow n below twice the feature dimension (the distance is then dominated by bias)."""
 
     def __post_init__(self) -> None:
-        self._at_least(2, "kid_subset_size", "bootstrap_samples")
+        self._at_least(2, "kid_subset_size")
         if self.extractor is Extractor.inception:
             self._rule("weights", bool(self.weights), "a file for extractor inception")
         else:

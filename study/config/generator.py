@@ -144,13 +144,14 @@ class TrainGeneratorConfig(Checked):
     raw_weights: bool
     """Whether the trained weights are kept beside their EMA, for samplers with weights `raw`."""
     micro_batch_size: int | None
-    """Images passed at once, to fit the memory; must divide batch_size; null: the whole batch."""
+    """Images passed at once, by all processes together, to fit the memory; must divide batch_size;
+    null: the whole batch."""
     precision: Precision
     compile: bool
     """Compile the network's blocks; needs a C++ compiler on a CPU."""
     cuda_graph: bool
-    """Replay a step as one graph: for small networks, whose kernels wait for the host. On a CPU,
-    nothing."""
+    """Replay a step as one graph: for small networks, whose kernels wait for the host. On a CPU and
+    with several processes, nothing."""
     deterministic: bool
     """The same last bits at every start; false: faster kernels whose sums have no fixed order."""
 

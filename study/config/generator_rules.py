@@ -1,4 +1,4 @@
-"""What a generator's parts ask of one another, of optional packages and files; needs no torch."""
+"""What parts ask of one another, of optional packages and of files; needs no torch."""
 
 from importlib.util import find_spec
 
@@ -24,8 +24,8 @@ def check_target(name: str, config: REPAConfig) -> None:
     if find_spec("timm") is None:
         rule = "needs package timm; install extra features"
         raise ConfigError(f"{file}: target = {config.target.value!r}: {rule}")
-    if weights.startswith("weights/") and not (paths.ROOT / weights).is_file():
-        raise ConfigError(f"{file}: target_weights = {weights!r}: no such file; put it there")
+    if weights.startswith("weights/"):
+        require_file(f"{file}: target_weights", weights)
 
 
 def check_grids(
@@ -65,3 +65,32 @@ def check_sampler(name: str, config: SamplerConfig) -> None:
     if config.method is SamplingMethod.dopri5 and find_spec("torchdiffeq") is None:
         rule = "needs package torchdiffeq; install extra ode"
         raise ConfigError(f"params/sampler/{name}.yaml: method = 'dopri5': {rule}")
+
+
+def require_lpips(field: str, path: str | None) -> None:
+    """Check that LPIPS finds its package and its weights.
+
+    Args:
+        field: file and field that name the weights.
+        path: relative to the repository; None: LPIPS is not used.
+
+    Raises:
+        ConfigError: one of them is missing.
+    """
+    if path is not None and find_spec("lpips") is None:
+        raise ConfigError(f"{field} = {path!r}: needs package lpips; install extra perceptual")
+    require_file(field, path)
+
+
+def require_file(field: str, path: str | None) -> None:
+    """Check that a file of weights is there.
+
+    Args:
+        field: file and field that name it.
+        path: relative to the repository; None: none is needed.
+
+    Raises:
+        ConfigError: it is missing.
+    """
+    if path is not None and not (paths.ROOT / path).is_file():
+        raise ConfigError(f"{field} = {path!r}: no such file; put the weights there")

@@ -2,6 +2,7 @@
 
 from dataclasses import fields
 from enum import Enum
+from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 from types import UnionType
@@ -32,16 +33,16 @@ def load(schema: type[Config], cell: Cell) -> Config:
         _require_profile(cell.profile)
         return schema(cell=cell)
     groups = {name: _choice(cell, name) for name in hints if (paths.PARAMS / name).is_dir()}
-    raw = _compose({"profile": cell.profile, **groups})
+    profile = _compose("profile", cell.profile)
     values: dict[str, Any] = {}
     for name, hint in hints.items():
         if name in groups:
-            values[name] = convert(hint, raw[name], f"params/{name}/{groups[name]}.yaml: ")
+            values[name] = load_group(hint, name, groups[name])
         else:
             file = f"params/profile/{cell.profile}.yaml"
-            if name not in raw["profile"]:
+            if name not in profile:
                 raise ConfigError(f"{file}: {name}: missing section")
-            values[name] = convert(hint, raw["profile"][name], f"{file}: {name}.")
+            values[name] = convert(hint, profile[name], f"{file}: {name}.")
     return schema(cell=cell, **values)
 
 
@@ -51,7 +52,7 @@ def load_group(schema: type[Group], group: str, name: str) -> Group:
     Raises:
         ConfigError: one line that names file, field, value and rule.
     """
-    return convert(schema, _compose({group: name})[group], f"params/{group}/{name}.yaml: ")
+    return convert(schema, _compose(group, name), f"params/{group}/{name}.yaml: ")
 
 
 def generator_group(name: str) -> GeneratorConfig:
@@ -121,22 +122,29 @@ def _require_choice(group: str, name: str) -> None:
         raise ConfigError(f"{group} = {name!r}: no file params/{group}/{name}.yaml; one of {known}")
 
 
-def _compose(selection: dict[str, str]) -> dict[str, Any]:
+def _compose(group: str, name: str) -> Any:
+    _require_choice(group, name)
+    file = paths.PARAMS / group / f"{name}.yaml"
+    found = file.stat()
+    return _composed(group, name, (file, found.st_mtime_ns, found.st_size))
+
+
+@lru_cache(maxsize=1024)
+def _composed(group: str, name: str, version: tuple[Path, int, int]) -> Any:
+    """Composition of a file as it is, which all instances of that choice share."""
     from hydra import compose, initialize_config_dir
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
-    for group, name in selection.items():
-        _require_choice(group, name)
     try:
         with initialize_config_dir(str(paths.PARAMS), version_base="1.3"):
-            composed = compose(None, [f"+{group}={name}" for group, name in selection.items()])
-        return OmegaConf.to_container(composed, resolve=True)  # type: ignore[return-value]
+            composed = compose(None, [f"+{group}={name}"])
+        return OmegaConf.to_container(composed, resolve=True)[group]  # type: ignore[index,call-overload]
     except (HydraException, OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
         cause = error.__cause__ or error
-        raise ConfigError(f"params: {selection}: {_one_line(cause)}") from None
+        raise ConfigError(f"params/{group}/{name}.yaml: {_one_line(cause)}") from None
 
 
 def convert(hint: Any, values: Any, where: str) -> Any:

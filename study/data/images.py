@@ -63,8 +63,8 @@ def data_folder(config: DataConfig) -> Path:
     folder = paths.ROOT / config.path
     if not folder.is_dir():
         raise ConfigError(
-            f"{paths.shown(folder)}: no such folder; link your data there or set path in "
-            f"params/data/{config.source.value}.yaml"
+            f"{paths.shown(folder)}: no such folder; link your data there or name another path in "
+            "params/data"
         )
     return folder
 

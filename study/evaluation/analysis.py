@@ -13,7 +13,7 @@ from study.config import EvaluateAutoencoderConfig
 from study.config.seeds import derive
 from study.data.store import to_uint8
 from study.evaluation.autoencoder import batches, decode, device_of, encode
-from study.evaluation.comparison import Comparison, Judges, Measured
+from study.evaluation.comparison import Comparison, Judges
 from study.evaluation.extensions import measures
 from study.evaluation.latents import (
     codebook_use,
@@ -26,6 +26,7 @@ from study.evaluation.latents import (
 )
 from study.evaluation.passes import packed, restore_sums, sums, unpacked
 from study.evaluation.pictures import Sheet, latent_sheet, transform_sheet
+from study.evaluation.result import Result
 from study.evaluation.spectrum import Spectrum
 from study.evaluation.transformed import UnderTransforms, scaling
 from study.keeper import Keeper
@@ -42,7 +43,7 @@ SPECTRUM = ("set", "frequency", "power")
 class Analysis:
     """What was found out about an autoencoder."""
 
-    results: list[Measured]
+    results: list[Result]
     """Each metric once."""
     spectra: dict[str, Spectrum]
     """Of `latent` and `image`; neither where the latents' side is below 4."""
@@ -127,7 +128,7 @@ def analyse(
         values[f"{name}_spectral_slope"] = spectrum.slope()
         values[f"{name}_high_frequency_share"] = spectrum.high_frequency_share()
     found = [*reconstruction.results(), *transformed.results()]
-    found += [Measured(metric, value, len(images)) for metric, value in values.items()]
+    found += [Result(metric, value, len(images)) for metric, value in values.items()]
     found += intrinsic_dimensions(latents, settings.intrinsic_dimension_images)
     return Analysis(
         results=found,

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from study import distributed
 from study.autoencoders.models import Autoencoder, Posterior
 from study.config import StudyError
 from study.data.store import to_float, to_uint8
@@ -53,7 +54,8 @@ def reconstructions(
 ) -> Iterator[Tensor]:
     """Images as the autoencoder gives them back, uint8 B 3 H W: what a generator can at best make.
 
-    As generators see them: spread over the set, half of them mirrored, latents sampled.
+    As generators see them: spread over the set, half of them mirrored, latents sampled. Several
+    processes take batches in turn.
 
     Args:
         autoencoder: in eval mode.
@@ -65,12 +67,16 @@ def reconstructions(
     chosen = np.linspace(0, len(images) - 1, min(count, len(images))).round().astype(int)
     mirrored = np.random.default_rng(seed).random(len(chosen)) < 0.5
     numbers = torch.Generator().manual_seed(seed)
-    for first in range(0, len(chosen), batch_size):
+    side = autoencoder.latent_side(images)
+    for turn, first in enumerate(range(0, len(chosen), batch_size)):
         rows = slice(first, first + batch_size)
+        shape = (len(chosen[rows]), autoencoder.channels, side, side)
+        noise = torch.randn(shape, generator=numbers)
+        if turn % distributed.world() != distributed.rank():
+            continue
         batch = to_float(torch.from_numpy(images[chosen[rows]]).to(device_of(autoencoder)))
         flips = torch.from_numpy(mirrored[rows]).to(batch.device).view(-1, 1, 1, 1)
         here = f"images from {first}"
         posterior = encode(autoencoder, torch.where(flips, batch.flip(-1), batch), here)
-        noise = torch.randn(posterior.mean.shape, generator=numbers)
         latents = posterior.sample(noise.to(batch.device))
         yield to_uint8(decode(autoencoder, latents, here))

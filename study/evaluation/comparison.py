@@ -12,6 +12,7 @@ from study.data.store import to_float, to_uint8
 from study.evaluation.distances import Statistics, frechet_distance, statistics
 from study.evaluation.features import FeatureExtractor
 from study.evaluation.reconstruction import psnr_db, ssim
+from study.evaluation.result import Result
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,16 +24,6 @@ class Judges:
     """Features of the training images, which reconstructions are compared with."""
     perceptual: tuple[str, nn.Module] | None = None
     """Name and module, as `perceptual_distance` makes them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """A result: name, value, and how many images and which extractor it comes from."""
-
-    metric: str
-    value: float
-    n: int
-    extractor: str | None = None
 
 
 @dataclass(slots=True)
@@ -67,24 +58,24 @@ class Comparison:
             if self.reference is None:
                 self.target_features.append(self.judges.extractor(targets))
 
-    def results(self) -> Iterator[Measured]:
+    def results(self) -> Iterator[Result]:
         """Means over images and, with an extractor, the distance between the two sets.
 
         Raises:
             StudyError: a feature is not finite, or all are the same.
         """
         n = sum(map(len, self.psnr_db))
-        yield Measured("psnr_db", float(torch.cat(self.psnr_db).mean()), n)
+        yield Result("psnr_db", float(torch.cat(self.psnr_db).mean()), n)
         if self.with_ssim:
-            yield Measured("ssim", float(torch.cat(self.ssim).mean()), n)
+            yield Result("ssim", float(torch.cat(self.ssim).mean()), n)
         if self.judges.perceptual is not None:
             name = self.judges.perceptual[0]
-            yield Measured(name, float(torch.cat(self.perceptual).mean()), n)
+            yield Result(name, float(torch.cat(self.perceptual).mean()), n)
         if self.judges.extractor is not None:
             name, device = self.judges.extractor.name, self.judges.extractor.device
             theirs = self.reference or _statistics(self.target_features, name, device)
             distance = frechet_distance(_statistics(self.features, name, device), theirs, device)
-            yield Measured(f"rfd_{name}", distance, n, name)
+            yield Result(f"rfd_{name}", distance, n, name)
 
 
 def _statistics(features: list[np.ndarray], name: str, device: torch.device) -> Statistics:

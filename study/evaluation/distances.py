@@ -16,6 +16,8 @@ Array = NDArray[np.floating]
 CPU = torch.device("cpu")
 EXTRAPOLATION_SIZES = 8
 """Sample sizes of the fit for infinitely many samples."""
+_RANK = 1e-12
+"""Share of the largest eigenvalue below which one is zero."""
 
 
 @dataclass(slots=True)
@@ -80,24 +82,36 @@ def kernel_distance(features: Array, reference: Array, subset_size: int, seed: i
 
 
 def frechet_standard_error(
-    features: Array,
-    reference: Statistics,
-    resamples: int,
-    seed: int,
-    device: torch.device = CPU,
+    features: Array, reference: Statistics, device: torch.device = CPU
 ) -> float:
-    """Bootstrap standard error of the distance over samples.
+    """Standard error of the distance over samples, by its influence function.
 
-    The distance ± 1.96 of it is an interval for the expected distance at this n. A percentile
-    interval would repeat the distance's upward bias; its spread is of use, its location is not.
+    A sample x counts by 2 (m1 - m2)(x - m1) + (x - m1)(1 - T)(x - m1), T = S2^1/2 (S2^1/2 S1
+    S2^1/2)^-1/2 S2^1/2: the derivative of the distance by the samples' distribution. Its spread is
+    what a bootstrap's tends to with many samples; with few, a bootstrap's is up to twice too large.
+
+    The distance ± 1.96 of it is an interval for the expected distance at this n. In simulations
+    with normal and heavier tails it covers 94 to 99 % in 32 and 64 dimensions, from 2 samples a
+    dimension on, and 92 to 95 % in 4 and 8 from 8 samples a dimension on. Where both distributions
+    are the same, the derivative is zero, and what remains overstates the error by 1.3 to 1.5.
+
+    Args:
+        features: N D.
+        reference: of the other set, without error.
+        device: where to compute.
     """
-    rng = np.random.default_rng(seed)
     rows = torch.from_numpy(features).to(device).double()
-    draws = (rng.integers(len(rows), size=len(rows)) for _ in range(resamples))
-    values = [
-        _distance(*_moments(rows[torch.from_numpy(draw).to(device)]), reference) for draw in draws
-    ]
-    return float(np.std(values, ddof=1))
+    mean, covariance = _moments(rows)
+    root = reference.root(rows.device)
+    values, vectors = torch.linalg.eigh(root @ covariance @ root)
+    # Directions that no sample or no reference takes have no map between them.
+    there = values > _RANK * values[-1]
+    inverse = torch.where(there, values, 1).rsqrt() * there
+    transport = root @ (vectors * inverse) @ vectors.T @ root
+    centred = rows - mean
+    shift = mean - torch.from_numpy(reference.mean).to(device)
+    influence = 2 * centred @ shift + (centred * (centred - centred @ transport)).sum(1)
+    return float(influence.std() / len(rows) ** 0.5)
 
 
 def extrapolated_distance(

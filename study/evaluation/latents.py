@@ -8,8 +8,8 @@ from torch import Tensor
 
 from study.autoencoders.models import Autoencoder
 from study.evaluation.autoencoder import batches
-from study.evaluation.comparison import Measured
 from study.evaluation.intrinsic_dimension import two_nn
+from study.evaluation.result import Result
 from study.evaluation.spectrum import Spectrum
 
 BEYOND = 3.0
@@ -52,10 +52,10 @@ def image_spectrum(images: np.ndarray, batch_size: int, device: torch.device) ->
     return spectrum
 
 
-def intrinsic_dimensions(latents: Tensor, counts: list[int]) -> Iterator[Measured]:
+def intrinsic_dimensions(latents: Tensor, counts: list[int]) -> Iterator[Result]:
     """TwoNN dimension of the first n of standardised latents N c h w, flattened, for every n."""
     for n in counts:
-        yield Measured(f"intrinsic_dimension_{n}", two_nn(latents[:n].flatten(1)), n)
+        yield Result(f"intrinsic_dimension_{n}", two_nn(latents[:n].flatten(1)), n)
 
 
 def token_counts(autoencoder: Autoencoder, latents: Tensor) -> Tensor:

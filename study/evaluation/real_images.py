@@ -12,7 +12,8 @@ from study.evaluation.distances import Statistics
 from study.evaluation.features import SELF_SUPERVISED, FeatureExtractor, Features
 from study.evaluation.neighbours import thumbnails
 from study.evaluation.reference import Reference, read_adm
-from study.evaluation.samples import Gallery, Result
+from study.evaluation.result import Result
+from study.evaluation.samples import Gallery
 
 Images = NDArray[np.uint8]
 

@@ -28,6 +28,7 @@ from study.evaluation.neighbours import (
     nearest_pixels,
 )
 from study.evaluation.reference import Reference
+from study.evaluation.result import Result
 
 PUBLISHED_SAMPLES = 50_000
 """Of the published protocol, to which alone the name FID belongs."""
@@ -35,18 +36,6 @@ SPLIT = 5000
 """Images per split of the Inception score, as ADM; fewer images are one split."""
 INTERVAL = 1.96
 """Standard errors to either side of a distance: 95 %."""
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """A number over n samples; `low` and `high` bound what is expected at this n."""
-
-    metric: str
-    value: float
-    n: int
-    extractor: str
-    low: float | None = None
-    high: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +99,7 @@ class SampleMeasures:
 
     def _with_interval(self, name: str, vectors: Array, train: Statistics, by: str) -> Result:
         distance = frechet_distance(statistics(vectors, self.device), train, self.device)
-        resamples, seed = self.config.bootstrap_samples, derive(0, "bootstrap")
-        half = INTERVAL * frechet_standard_error(vectors, train, resamples, seed, self.device)
+        half = INTERVAL * frechet_standard_error(vectors, train, self.device)
         low, high = max(0.0, distance - half), distance + half
         return Result(name, distance, len(vectors), by, low, high)
 
@@ -192,7 +180,7 @@ class SampleMeasures:
     def protocol(self) -> dict[str, str | int]:
         """How the numbers were made."""
         sizes = ", ".join(map(str, self.extrapolated_from)) or "none, too few samples"
-        kept, resamples = len(self.reference.train_features), self.config.bootstrap_samples
+        kept = len(self.reference.train_features)
         spatial = len(self.reference.train_spatial.mean)
         inception = self.reference.extractor == Extractor.inception.value
         return {
@@ -203,7 +191,7 @@ class SampleMeasures:
             "resize": "299 x 299, TensorFlow 1's bilinear" if inception else "none",
             "feature dimensions": f"{len(self.reference.train.mean)}, spatial {spatial}",
             "interval over samples": "for the expected distance at this n: the distance "
-            f"± {INTERVAL} bootstrap standard errors, {resamples} resamples",
+            f"± {INTERVAL} standard errors, by the influence function",
             "n of the fit for infinitely many samples": sizes,
             "KID": f"100 subsets of {self.config.kid_subset_size}, {kept} real images",
             "precision, recall; density, coverage": f"k = {PRECISION_NEIGHBOURS}; "

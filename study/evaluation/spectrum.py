@@ -82,13 +82,6 @@ class Spectrum:
         return means[1 : side // 2 + 1]
 
 
-def radial_spectrum(maps: Tensor) -> tuple[Tensor, Tensor]:
-    """Frequency and power of maps B C S S, as `Spectrum` defines them, each S // 2."""
-    spectrum = Spectrum()
-    spectrum.add(maps)
-    return spectrum.frequency, spectrum.power()
-
-
 def spectral_slope(frequency: Tensor, power: Tensor) -> float:
     """Exponent b of power ~ frequency^b: 0 for white noise, -2 where amplitude falls as 1/f.
 

@@ -18,7 +18,8 @@ from study.autoencoders.models import Autoencoder, Posterior
 from study.config import Interpolation
 from study.equivariance import EquivarianceError, Transform
 from study.evaluation.autoencoder import decode, encode
-from study.evaluation.comparison import Comparison, Judges, Measured
+from study.evaluation.comparison import Comparison, Judges
+from study.evaluation.result import Result
 
 QUARTER_TURNS = (1, 2, 3)
 GROUPS = {"turn": "rotation", "scale": "scale"}
@@ -132,16 +133,16 @@ class UnderTransforms:
         named = ((f"{n} {name}", p) for n, group in enumerate(groups) for name, p in group.items())
         return {**errors, **dict(named)}
 
-    def results(self) -> Iterator[Measured]:
+    def results(self) -> Iterator[Result]:
         """Every metric, with the means over turns and over scales."""
         n = next(iter(self.errors.values())).images
         for metric, value in self._errors().items():
-            yield Measured(metric, value, n)
+            yield Result(metric, value, n)
         if self.autoencoder.discrete:
             shares = {name: each.share() for name, each in self.agreement.items()}
             for metric, value in with_means("token_agreement", shares).items():
-                yield Measured(metric, value, n)
-        found: dict[str, dict[str, Measured]] = {}
+                yield Result(metric, value, n)
+        found: dict[str, dict[str, Result]] = {}
         for name, comparison in self.decoded.items():
             for result in comparison.results():
                 found.setdefault(result.metric, {})[name] = result
@@ -149,7 +150,7 @@ class UnderTransforms:
             values = {name: result.value for name, result in results.items()}
             extractor = next(iter(results.values())).extractor
             for full, value in with_means(f"transformed_{metric}", values).items():
-                yield Measured(full, value, n, extractor)
+                yield Result(full, value, n, extractor)
 
     def _errors(self) -> dict[str, float]:
         variants: dict[str, dict[str, EquivarianceError]] = {}

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from study.config import BackboneConfig, DiTConfig, LatentSpec, SamplerConfig, SamplingMethod
+from study.distributed import mine, whole
 from study.generators.backbone import Transformer
 from study.generators.common import Batch, SampleNoise, guidance_at, guided
 from study.generators.diffusion import Schedule, variational_bound
@@ -30,9 +31,9 @@ class DiT:
         if x_0 is None:
             raise ValueError("batch.latents: must be given for a continuous generator")
         schedule, device = self.schedule, x_0.device
-        count = len(schedule.betas)
-        index = torch.randint(count, (len(x_0),), generator=numbers, device=device)
-        noise = torch.randn(x_0.shape, generator=numbers, device=device)
+        steps, count = len(schedule.betas), whole(len(x_0))
+        index = mine(torch.randint(steps, (count,), generator=numbers, device=device))
+        noise = mine(torch.randn((count, *x_0.shape[1:]), generator=numbers, device=device))
         x = schedule.noised(x_0, index, noise)
         predicted, fraction = network(x, index, batch.labels).chunk(2, dim=1)
         bound = variational_bound(schedule, x_0, x, index, predicted.detach(), fraction)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from study.config import BackboneConfig, LatentSpec, MaskGITConfig, SamplerConfig, SamplingMethod
+from study.distributed import mine, whole
 from study.generators.common import Batch, SampleNoise, guidance_at, guided
 from study.generators.halton import halton_order
 from study.generators.token_backbone import TokenTransformer
@@ -66,15 +67,20 @@ class MaskGIT:
         tokens = batch.tokens
         if tokens is None or not isinstance(network, TokenTransformer):
             raise ValueError("MaskGIT: needs a token transformer and tokens in the batch")
-        device = tokens.device
+        count, length, device = whole(len(tokens)), tokens.shape[1], tokens.device
         share = masked_share(
-            self.config.schedule, torch.rand(len(tokens), 1, generator=numbers, device=device)
+            self.config.schedule, torch.rand(count, 1, generator=numbers, device=device)
         )
-        order = torch.rand(tokens.shape, generator=numbers, device=device).argsort(1).argsort(1)
-        masked = order < (share * tokens.shape[1]).ceil().clamp(min=1)
+        order = torch.rand((count, length), generator=numbers, device=device).argsort(1).argsort(1)
+        everywhere = order < (share * length).ceil().clamp(min=1)
+        masked = mine(everywhere)
         seen = tokens.masked_fill(masked, network.mask_token)
         logits = network(seen, batch.labels, numbers)
-        return {"cross_entropy": self.loss(logits, tokens, masked)}
+        loss = self.loss(logits, tokens, masked)
+        if count > len(tokens):
+            # A mean over masked tokens: processes weigh by how many of them they have.
+            loss = loss * (masked.sum() / everywhere.sum() * (count // len(tokens)))
+        return {"cross_entropy": loss}
 
     @torch.no_grad()
     def sample(
@@ -106,13 +112,13 @@ class MaskGIT:
             logits = guided(logits_of, tokens, labels, labels, spec.num_classes, scale).float()
             progress = (step + 1) / num_steps
             share = float(masked_share(self.config.schedule, torch.tensor(progress)))
-            known = count - int(share * count)
+            # At least one more at every step, as published, however many steps there are.
+            known = min(count, max(count - int(share * count), before + 1))
             match sampler.method:
                 case SamplingMethod.confidence:
                     heat = temperature * (1 - progress)
                     tokens = _surest(tokens, logits, noise, spec.codebook_size, known, heat)
                 case SamplingMethod.halton:
-                    known = min(count, max(known, step + 1))
                     chosen = order[before:known]
                     drawn = categorical(logits / temperature, noise.uniform((count,)))
                     tokens[:, chosen] = drawn[:, chosen]

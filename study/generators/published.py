@@ -6,6 +6,7 @@ used) is converted here, once; afterwards a network is like any other.
 
 import json
 import pickle
+from argparse import Namespace
 from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
@@ -72,7 +73,8 @@ def load_published(network: Transformer, path: Path, layout: Layout) -> None:
 def read_weights(file: Path) -> Tensors:
     """Tensors of a safetensors or PyTorch file by name, in fp32; never runs code in it.
 
-    Of a training checkpoint, entry `ema`, which is what the released samplers use.
+    Of a training checkpoint, entry `ema`, which is what the released samplers use. Beside it stand
+    the run's options, an argparse.Namespace, the one object that is read: names and plain values.
 
     Raises:
         ConfigError: no such file, or it holds anything but tensors.
@@ -83,7 +85,8 @@ def read_weights(file: Path) -> Tensors:
         if file.suffix == ".safetensors":
             found = load_file(file)
         else:
-            found = torch.load(file, map_location="cpu", weights_only=True)
+            with torch.serialization.safe_globals([Namespace]):
+                found = torch.load(file, map_location="cpu", weights_only=True)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         text = " ".join(str(error).split())[:120]
         raise ConfigError(f"{file}: not readable as weights: {text}") from None

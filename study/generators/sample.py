@@ -61,10 +61,10 @@ def sample_batches(
         process: from 0.
         num_processes: among which micro-batches are dealt out.
         precision: of the network's passes; what the sampler keeps stays in fp32.
-        done: how many of the process's micro-batches to leave out: it has them already.
+        done: how many micro-batches of all, from the first, to leave out: they are there already.
     """
     stride = micro_batch_size * num_processes
-    for first in range(process * micro_batch_size + done * stride, len(labels), stride):
+    for first in range((done + process) * micro_batch_size, len(labels), stride):
         indices = list(range(first, first + micro_batch_size))
         chosen = torch.from_numpy(labels[np.minimum(indices, len(labels) - 1)]).to(device)
         noise = SampleNoise(seed, indices, device)

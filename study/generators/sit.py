@@ -18,6 +18,7 @@ from study.config import (
     SamplingMethod,
     SiTConfig,
 )
+from study.distributed import mine, whole
 from study.generators.backbone import Transformer
 from study.generators.common import Batch, SampleNoise, guidance_at, guided, times
 
@@ -65,8 +66,9 @@ class SiT:
         x = batch.latents
         if x is None:
             raise ValueError("batch.latents: must be given for a continuous generator")
-        t = torch.rand(len(x), generator=numbers, device=x.device)
-        noise = torch.randn(x.shape, generator=numbers, device=x.device)
+        count, shape = whole(len(x)), x.shape[1:]
+        t = mine(torch.rand(count, generator=numbers, device=x.device))
+        noise = mine(torch.randn((count, *shape), generator=numbers, device=x.device))
         alpha, sigma, d_alpha, d_sigma = interpolant(self.config.path, times(t, x.ndim))
         return alpha * x + sigma * noise, t, d_alpha * x + d_sigma * noise
 

@@ -3,13 +3,16 @@
 Nothing here waits for the device.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields, replace
 
 import torch
 from torch import Tensor, nn
 
+from study import distributed
 from study.acceleration import autocast, compile_parts, kernels
 from study.config import TrainGeneratorConfig
+from study.generators import sharded
 from study.generators.backbone import Block, FinalLayer
 from study.generators.common import Batch, GeneratorObjective
 from study.generators.maskgit import MaskGIT
@@ -24,6 +27,28 @@ def compiled_parts(network: nn.Module) -> list[nn.Module]:
     """What is compiled of a generator: its blocks, which are alike, and its last layer."""
     kinds = (Block, TokenBlock, FinalLayer)
     return [module for module in network.modules() if isinstance(module, kinds)]
+
+
+class Terms(nn.Module):
+    """Loss terms as a module of their own, whose gradients several processes average."""
+
+    def __init__(self, network: nn.Module, objective: GeneratorObjective) -> None:
+        super().__init__()
+        self.network, self.objective = network, objective
+
+    def forward(self, batch: Batch, numbers: torch.Generator) -> dict[str, Tensor]:
+        """Unweighted terms of a batch."""
+        return self.objective.terms(self.network, batch, numbers)
+
+
+def replicated(terms: Terms, compiled: bool) -> nn.parallel.DistributedDataParallel:
+    """Terms whose gradients are averaged over the processes while they are still computed."""
+    if compiled:
+        import torch._dynamo
+
+        # Blocks are compiled one by one: there is nothing to split where a bucket is full.
+        torch._dynamo.config.optimize_ddp = False  # pyright: ignore[reportAttributeAccessIssue]
+    return nn.parallel.DistributedDataParallel(terms, gradient_as_bucket_view=True)
 
 
 class Step:
@@ -51,6 +76,9 @@ class Step:
             fused=True,
             capturable=device.type == "cuda",
         )
+        self.terms: nn.Module = Terms(network, objective)
+        if distributed.world() > 1 and not sharded.wanted():
+            self.terms = replicated(self.terms, config.compile)
         self.update = Recorded(self._update, device, config.cuda_graph, ORDINARY_STEPS)
         if config.compile:
             loss = [objective.loss] if isinstance(objective, MaskGIT) else []
@@ -72,20 +100,33 @@ class Step:
     def _update(self, names: tuple[str, ...], inputs: tuple[Tensor, ...]) -> dict[str, Tensor]:
         given = dict(zip(names, inputs, strict=True))
         batch = Batch(**{item.name: given.get(item.name) for item in fields(Batch)})  # type: ignore[arg-type]
-        parts = micro_batches(batch, self.config.micro_batch_size)
+        size = self.config.micro_batch_size
+        parts = micro_batches(batch, size and size // distributed.world())
         weights, values = self.objective.weights, []
         self.optimiser.zero_grad(set_to_none=True)
-        for part in parts:
-            with autocast(self.device, self.config.precision):
-                terms = self.objective.terms(self.network, part, self.numbers)
-            loss = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
-            (loss / len(parts)).backward()
+        for number, part in enumerate(parts, start=1):
+            with self._exchange(last=number == len(parts)):
+                with autocast(self.device, self.config.precision):
+                    terms = self.terms(part, self.numbers)
+                loss = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+                (loss / len(parts)).backward()
             values.append({"loss": loss, **terms})
         parameters = self.network.parameters()
         norm = nn.utils.clip_grad_norm_(parameters, self.config.gradient_clip)
+        if sharded.wanted():
+            norm = norm.full_tensor()  # pyright: ignore[reportAttributeAccessIssue]
         self.optimiser.step()
         means = {n: torch.stack([v[n].detach() for v in values]).mean(0) for n in values[0]}
         return {"loss": means.pop("loss"), "gradient_norm": norm, **means}
+
+    def _exchange(self, last: bool) -> AbstractContextManager[None]:
+        """Where gradients are summed up first, and exchanged with those of the last part only."""
+        if sharded.wanted():
+            self.network.set_requires_gradient_sync(last)  # pyright: ignore[reportCallIssue]
+        ddp = nn.parallel.DistributedDataParallel
+        if last or not isinstance(self.terms, ddp):
+            return nullcontext()
+        return self.terms.no_sync()
 
 
 def micro_batches(batch: Batch, size: int | None) -> list[Batch]:

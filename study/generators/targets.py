@@ -95,19 +95,20 @@ def load_target(config: REPAConfig, folder: Path, device: torch.device) -> Targe
 
 def _dinov2(config: REPAConfig) -> nn.Module:
     weights = str(config.target_weights)
-    local = weights.startswith("weights/")
+    local = paths.ROOT / weights if weights.startswith("weights/") else None
     name = f"vit_{config.target.value.removeprefix('dinov2_')}_patch14_dinov2"
     try:
         import timm
     except ImportError:
         raise ConfigError(f"target = {config.target.value!r}: needs package timm") from None
     try:
+        if local and local.suffix != ".safetensors":
+            # timm itself would unpickle anything.
+            torch.load(local, map_location="cpu", weights_only=True)
         return timm.create_model(
             name,
             pretrained=True,
-            pretrained_cfg_overlay={"file": str(paths.ROOT / weights)}
-            if local
-            else {"hf_hub_id": weights},
+            pretrained_cfg_overlay={"file": str(local)} if local else {"hf_hub_id": weights},
             num_classes=0,
             img_size=IMAGE_SIDE,
             dynamic_img_size=True,

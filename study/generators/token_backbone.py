@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from study.config import BackboneConfig
+from study.distributed import mine, whole
 from study.generators.backbone import LabelEmbedder
 
 EPSILON = 1e-5
@@ -138,8 +139,9 @@ def random_bits(count: int, numbers: torch.Generator | None) -> Tensor | None:
     """
     if numbers is None:
         return None
-    draws = torch.empty(-(-count // 4), dtype=torch.int64, device=numbers.device)
-    return draws.random_(-(2**63), None, generator=numbers).view(torch.int16)[:count]
+    draws = torch.empty(-(-whole(count) // 4), dtype=torch.int64, device=numbers.device)
+    bits = draws.random_(-(2**63), None, generator=numbers).view(torch.int16)
+    return mine(bits[: whole(count)])
 
 
 def drop(x: Tensor, share: float, bits: Tensor | None) -> Tensor:

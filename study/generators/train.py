@@ -15,12 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from study import distributed
 from study.config import BackboneConfig, Scaling, StudyError, TrainGeneratorConfig
 from study.config.seeds import derive
 from study.data.store import to_float
 from study.generators.checkpoints import Checkpoint, GeneratorIndex, save_weights
 from study.generators.common import Batch, GeneratorObjective
-from study.generators.step import Step
+from study.generators.sharded import local, restore, shard, wanted, whole
+from study.generators.step import Step, compiled_parts
 from study.keeper import GENERATIONS, Keeper, check_weights, require_disk
 from study.latents import LatentCache
 
@@ -28,7 +30,10 @@ Log = Callable[[int, dict[str, float]], None]
 
 
 class LatentBatches:
-    """Batches of a cache: every image once per epoch, flips and posterior samples drawn anew."""
+    """Batches of a cache: every image once per epoch, flips and posterior samples drawn anew.
+
+    Of several processes each has its rows of the batch that one alone would have.
+    """
 
     def __init__(
         self,
@@ -41,6 +46,7 @@ class LatentBatches:
     ) -> None:
         self.cache, self.images, self.seed, self.device = cache, images, seed, device
         self.size, self.label_dropout = config.batch_size, config.label_dropout
+        self.rows = distributed.rows(config.batch_size, config.micro_batch_size)
         if not cache.spec.discrete:
             self.offset, self.divisor = (v.to(device) for v in cache.spec.affine(scaling))
 
@@ -53,10 +59,10 @@ class LatentBatches:
         """
         rng = np.random.default_rng(derive(self.seed, "generator", "batch", step))
         first = step * self.size
-        indices = self._indices(np.arange(first, first + self.size))
-        flips = rng.random(self.size) < 0.5
+        indices = self._indices(np.arange(first, first + self.size))[self.rows]
+        flips = rng.random(self.size)[self.rows] < 0.5
         labels = self.cache.labels[indices]
-        dropped = torch.from_numpy(rng.random(self.size) < self.label_dropout)
+        dropped = torch.from_numpy(rng.random(self.size)[self.rows] < self.label_dropout)
         labels = self._placed(labels.masked_fill(dropped, self.cache.spec.num_classes))
         images = None
         if self.images is not None:
@@ -67,7 +73,10 @@ class LatentBatches:
             tokens = self._placed(self.cache.tokens(indices, flips).flatten(1))
             return Batch(latents=None, tokens=tokens, labels=labels, images=images)
         latents, logvar = self.cache.moments(indices, flips, self._placed)
-        noise = torch.randn(latents.shape, generator=numbers, device=self.device)
+        shape = (self.size, *latents.shape[1:])
+        noise = torch.randn(shape, generator=numbers, device=self.device)
+        if distributed.world() > 1:
+            noise = noise[self._placed(torch.from_numpy(self.rows))]
         if logvar is not None:
             latents = latents + (0.5 * logvar).exp() * noise
         latents = (latents - self.offset) / self.divisor
@@ -100,14 +109,14 @@ class MovingAverage:
     def __init__(self, network: nn.Module, config: TrainGeneratorConfig) -> None:
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
         self.half_life, self.ramp = config.ema_half_life_images, config.ema_ramp
-        self.pairs = list(zip(self.network.parameters(), network.parameters(), strict=True))
+        self.trained = network
 
     @torch.no_grad()
     def update(self, batch_size: int, images_seen: int) -> None:
         """Move towards the current weights after a step of `batch_size` images."""
         half_life = min(self.half_life, self.ramp * images_seen)
         decay = 0.5 ** (batch_size / half_life)
-        ours, theirs = map(list, zip(*self.pairs, strict=True))
+        ours, theirs = (list(map(local, n.parameters())) for n in (self.network, self.trained))
         torch._foreach_lerp_(ours, theirs, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
 
 
@@ -132,6 +141,8 @@ def train_generator(
 ) -> GeneratorIndex:
     """Train a generator on cached latents and keep its weights at the listed steps.
 
+    Several processes share every batch; all call it alike, and the leader writes.
+
     Args:
         folder: where checkpoints and index go.
         objective: loss terms and network.
@@ -147,12 +158,17 @@ def train_generator(
         keeper: keeps the state on the way, and has that of an earlier start; None: nothing is kept.
 
     Raises:
+        ConfigError: the batch cannot be shared evenly.
         StudyError: a loss term, the gradient or a weight is not finite.
     """
+    _require_shares(config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "generator", "weights"))
         network = objective.build(backbone, cache.spec).to(device)
-    average = MovingAverage(network, config)
+    average, size = MovingAverage(network, config), _bytes(network)
+    if wanted():
+        for each in (network, average.network):
+            shard(each, compiled_parts(each))
     update = Step(network, objective, config, device)
     batches = LatentBatches(
         cache, scaling, images if objective.needs_images else None, config, seed, device
@@ -164,12 +180,14 @@ def train_generator(
     parts = {"network": network, "average": average.network, "optimiser": update.optimiser}
     if state := keeper.restore():
         for name, part in parts.items():
-            part.load_state_dict(state[name])
+            restore(part, state[name])
         first, since = state["step"], state["since"]
         meter = {name: total.to(device) for name, total in state["meter"].items()}
         saved = [Checkpoint(**row) for row in state["saved"]]
     else:
-        require_disk(place, _bytes(network, len(kept) * (1 + config.raw_weights)))
+        files = len(kept) * (1 + config.raw_weights)
+        # Weights, their average and two moments in every state.
+        require_disk(place, size * (files + 4 * (GENERATIONS + 1)))
     numbers = torch.Generator(device)
     for step in steps(range(first, config.steps)):
         if keeper.due:
@@ -177,7 +195,7 @@ def train_generator(
             check_weights(network, step)
             progress = {"step": step, "meter": meter, "since": since}
             rows = {"saved": [asdict(checkpoint) for checkpoint in saved]}
-            states = {name: part.state_dict() for name, part in parts.items()}
+            states = {name: whole(part.state_dict()) for name, part in parts.items()}
             keeper.save({**states, **progress, **rows})
         # learning rate
         rate = config.learning_rate * min(1.0, (step + 1) / max(1, config.warmup_steps))
@@ -199,9 +217,10 @@ def train_generator(
         if step + 1 in kept:
             file = f"checkpoint-{step + 1:08d}.safetensors"
             raw = file.replace("checkpoint", "raw") if config.raw_weights else None
-            save_weights(place / file, average.network.state_dict())
-            if raw is not None:
-                save_weights(place / raw, network.state_dict())
+            for name, source in ((file, average.network), (raw, network)):
+                weights = whole(source.state_dict()) if name else {}
+                if name and distributed.leader():
+                    save_weights(place / name, weights)
             saved.append(
                 Checkpoint(step=step + 1, images_seen=images_seen, file=file, raw_file=raw)
             )
@@ -215,17 +234,23 @@ def train_generator(
         target=getattr(objective, "target_name", ""),
         checkpoints=saved,
     )
-    index.save(folder)
+    if distributed.leader():
+        index.save(folder)
+    distributed.wait()
     return index
 
 
-def _bytes(network: nn.Module, files: int) -> int:
-    """Of so many files of weights and of the states: weights, their average and two moments."""
-    weights = sum(parameter.nbytes for parameter in network.parameters())
-    return weights * (files + 4 * (GENERATIONS + 1))
+def _require_shares(config: TrainGeneratorConfig) -> None:
+    for field in ("batch_size", "micro_batch_size"):
+        distributed.require_share(getattr(config, field), f"train_generator.{field}")
+
+
+def _bytes(network: nn.Module) -> int:
+    return sum(parameter.nbytes for parameter in network.parameters())
 
 
 def _means(step: int, sums: dict[str, Tensor], count: int) -> dict[str, float]:
+    distributed.average(list(sums.values()))
     means = {name: float(total) / count for name, total in sums.items()}
     for name, value in means.items():
         if not math.isfinite(value):

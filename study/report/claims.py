@@ -84,7 +84,7 @@ def claims_table(
 
 def endpoints_table(judged: list[Judged]) -> Table:
     """A row per endpoint: comparison, rule, effect, every seed, verdict."""
-    table = Table("endpoints")
+    table, differing = Table("endpoints"), _differing(judged)
     for each in judged:
         for outcome in each.outcomes:
             endpoint, found = outcome.endpoint, outcome.found
@@ -95,7 +95,7 @@ def endpoints_table(judged: list[Judged]) -> Table:
                 {
                     "No.": str(each.claim.number),
                     "Endpoint": "primary" if endpoint.primary else "secondary",
-                    "Comparison": _comparison(outcome),
+                    "Comparison": _comparison(outcome, differing),
                     "Measure": _what(outcome),
                     "Supported": _RULES[endpoint.hypothesis].format(t=_size(endpoint)),
                     "Effect": effect_text(outcome) if seeds else f"needs {missing}",
@@ -160,8 +160,8 @@ def effect_text(outcome: Outcome) -> str:
     if found.bound:
         return text
     if low is None or high is None:
-        return f"{text} (no interval)"
-    return f"{text} [{_text(endpoint, low)}, {_text(endpoint, high)}]"
+        return f"{text} (n = {len(found.values)})"
+    return f"{text} [{_number(endpoint, low)}, {_number(endpoint, high)}]"
 
 
 def _shown_estimate(outcome: Outcome) -> tuple[float | None, float | None, float | None]:
@@ -196,11 +196,16 @@ def _beside(outcome: Outcome) -> str:
 
 
 def _text(endpoint: Endpoint, value: float) -> str:
+    unit = {Effect.relative: " %", Effect.speed_up: "×"}.get(endpoint.effect, "")
+    return _number(endpoint, value) + unit
+
+
+def _number(endpoint: Endpoint, value: float) -> str:
     match endpoint.effect:
         case Effect.relative:
-            return f"{signed(100 * value, 1)} %"
+            return signed(100 * value, 1)
         case Effect.speed_up:
-            return f"{value:.3g}×"
+            return f"{value:.3g}"
         case _:
             return signed(value, 3)
 
@@ -222,11 +227,18 @@ def _what(outcome: Outcome) -> str:
     return f"{generator(name)} {text}" if name else text
 
 
-def _comparison(outcome: Outcome) -> str:
+def _differing(judged: list[Judged]) -> list[str]:
+    """What an endpoint has to name, since others were run on another: data, autoencoder."""
+    found = [outcome.found.choices for each in judged for outcome in each.outcomes]
+    names = ("data", "autoencoder")
+    return [name for name in names if len({c[name] for c in found if name in c}) > 1]
+
+
+def _comparison(outcome: Outcome, differing: list[str]) -> str:
     endpoint, choices = outcome.endpoint, outcome.found.choices
     over = f"`{endpoint.treatment}` against `{endpoint.control}`"
     parts = ["all arms" if endpoint.effect is Effect.correlation else over]
-    parts += [choices[name] for name in ("data", "autoencoder") if name in choices]
+    parts += [choices[name] for name in differing if name in choices]
     parts += [endpoint.scaling] if endpoint.scaling == "fixed" else []
     return ", ".join(parts)
 

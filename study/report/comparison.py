@@ -67,16 +67,18 @@ def beside(claim: int, outcome: Outcome) -> Beside | None:
 
 
 def verdict_table(judged: list[Judged], endpoints: Table) -> Table:
-    """A short row per claim that ran: verdict, effect of its first endpoint, the paper's."""
+    """A short row per claim that ran: verdict, effect of an endpoint that gave it, the paper's."""
     table = Table("verdicts")
     for each in judged:
         pairs = [(o, beside(each.claim.number, o)) for o in each.outcomes if o.endpoint.primary]
         ran = [(o, b) for o, b in pairs if b is not None]
         if not ran:
             continue
-        outcome, first = ran[0]
+        # Beside "opposite", an endpoint that is supported would mislead.
+        outcome, first = next((r for r in ran if r[0].verdict is each.verdict), ran[0])
         measure = _row_of(endpoints, judged, outcome)["Measure"]
-        more = f"; {len(ran) - 1} more" if len(ran) > 1 else ""
+        more = f"; 1 of {len(pairs)} endpoints" if len(pairs) > 1 else ""
+        more += f"; needs {', '.join(each.missing)}" if each.missing else ""
         table.add(
             {
                 "Claim": f"{each.claim.number}. {each.claim.claim}",
@@ -138,7 +140,7 @@ def claim_sections(
 def not_run_claims(judged: list[Judged]) -> list[str]:
     """Claims without any endpoint that ran, and what they need."""
     return [
-        f"{each.claim.number}. {each.claim.claim}: needs {', '.join(each.missing) or NOT_RUN}"
+        f"Claim {each.claim.number}, {each.claim.claim}: needs {', '.join(each.missing) or NOT_RUN}"
         for each in judged
         if all(outcome.estimate is None for outcome in each.outcomes)
     ]

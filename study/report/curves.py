@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from study.report.figures import arm_look, draw_panels, panels, save
+from study.report.figures import arm_look, draw_panels, log_ticks, panels, save
 from study.report.names import FRECHET, count, first_present, label
 from study.report.results import instances, where, write_csv
 from study.report.table import Row, table_rows
@@ -46,7 +46,7 @@ def convergence(grid: dict[str, Any], results: pd.DataFrame, target: Path) -> No
             axes.set_yscale("log")
             for value in where(floor, "data", rows[0].choices.get("data"))["value"]:
                 _floor(axes, value)
-            _distance_ticks(axes)
+            log_ticks(axes)
             _images_axis(axes, pd.concat([row.of(own, metric) for row in rows]))
         return max(len(_by_seed(row.of(own, metric))) for row in rows)
 
@@ -117,16 +117,6 @@ def _floor(axes: Axes, value: float) -> None:
         # As a line it would press the curves into the upper part of the panel.
         text = f"floor {value:.3g}, below the panel"
         axes.text(0.02, 0.02, text, transform=axes.transAxes, fontsize=8)
-
-
-def _distance_ticks(axes: Axes) -> None:
-    low, high = axes.get_ylim()
-    # On less than a decade the usual marks would leave the axis almost bare.
-    marks = (1, 2, 5) if high / low > 10 else (1, 2, 3, 5, 7)
-    locator = LogLocator(subs=marks) if high / low > 3 else MaxNLocator(5)
-    axes.yaxis.set_major_locator(locator)
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _images_axis(axes: Axes, records: pd.DataFrame) -> None:

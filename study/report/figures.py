@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
 from PIL import Image
 
-from study.report.names import ARMS, CONTROL, NOT_IN_GRID, NOT_RUN, arm_rank, count, generator
+from study.report.names import ARMS, CONTROL, NOT_IN_GRID, NOT_RUN, arm_rank, count
 from study.report.table import Row
 
 Draw = Callable[[Axes, list[Row]], int]
@@ -58,7 +58,7 @@ def panels(rows: list[Row]) -> dict[str, list[Row]]:
     """Rows by the title of their panel: a generator or an autoencoder, with what else differs."""
     found: dict[str, list[Row]] = {}
     for row in rows:
-        found.setdefault(_title(row, rows), []).append(row)
+        found.setdefault(row.title(rows), []).append(row)
     return found
 
 
@@ -96,6 +96,18 @@ def draw_panels(
     return figure
 
 
+def log_ticks(axes: Axes) -> None:
+    """Mark a logarithmic vertical axis, whatever it spans, with numbers that differ."""
+    low, high = axes.get_ylim()
+    # On less than a decade the usual marks would leave the axis almost bare.
+    marks = (1, 2, 5) if high / low > 10 else (1, 2, 3, 5, 7)
+    wide = high / low > 3
+    axes.yaxis.set_major_locator(LogLocator(subs=marks) if wide else MaxNLocator(5))
+    few = FuncFormatter(lambda value, _: f"{value:.3g}")
+    axes.yaxis.set_major_formatter(few if wide else ScalarFormatter(useOffset=False))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
 def legend(figure: Figure, arms: Iterable[str], extra: Sequence[Line2D] = ()) -> None:
     """One legend below all panels, arms in their order; none without arms."""
     every = [*(_handle(arm) for arm in sorted(set(arms), key=arm_rank)), *extra]
@@ -123,22 +135,7 @@ def save_png(figure: Figure, target: Path, colours: int | None = None) -> None:
     picture = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
     if colours:
         picture = picture.quantize(colours, dither=Image.Dither.NONE)
-    picture.save(target, format="PNG", optimize=True)
-
-
-def _title(row: Row, rows: list[Row]) -> str:
-    name = row.choices.get("generator")
-    same = [other for other in rows if other.choices.get("generator") == name]
-    differs = [
-        row.choices[key]
-        for key in ("data", "autoencoder", "scaling")
-        if key in row.choices and len({other.choices.get(key) for other in same}) > 1
-    ]
-    return ", ".join([generator(name), *differs] if name else differs or [_only(row)])
-
-
-def _only(row: Row) -> str:
-    return row.choices.get("autoencoder", row.arm)
+    picture.save(target, format="PNG")
 
 
 def _finish(axes: Axes, title: str, seeds: int, x_axis: Callable[[Axes], None]) -> None:

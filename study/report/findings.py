@@ -14,7 +14,6 @@ from study.report.names import (
     SECOND,
     TREATMENT,
     first_present,
-    generator,
     label,
 )
 from study.report.results import instances, where
@@ -100,13 +99,12 @@ def _generators(rows: list[Row], results: pd.DataFrame) -> list[str]:
     metric = first_present(results, FRECHET)
     name = label(metric, where(results, "metric", metric)["n"])
     treated = [row for row in with_control(rows) if row.arm == TREATMENT]
-    parts = [_against(row, results, metric) for row in treated]
+    parts = [_against(row.title(rows), row, results, metric) for row in treated]
     head = f"Generators, {name} at the last checkpoint, `{TREATMENT}` against `{CONTROL}`"
     return [f"{head}: {'; '.join(parts) or NOT_RUN}."]
 
 
-def _against(row: Row, results: pd.DataFrame, metric: str) -> str:
-    name = _name(row)
+def _against(name: str, row: Row, results: pd.DataFrame, metric: str) -> str:
     gain = gain_over_control(row, results, metric)
     if gain is None:
         return f"{name} {NOT_RUN}"
@@ -117,30 +115,28 @@ def _against(row: Row, results: pd.DataFrame, metric: str) -> str:
 
 def _autoencoders(rows: list[Row], results: pd.DataFrame) -> list[str]:
     treated = [row for row in with_control(rows) if row.arm == TREATMENT]
-    errors = [f"{_name(row)} {_error(row, results)}" for row in treated]
-    quality = [f"{_name(row)} {_quality(row, results)}" for row in treated]
-    return [
-        f"Autoencoders, equivariance error, `{TREATMENT}` as a multiple of `{CONTROL}`: "
-        f"{'; '.join(errors) or NOT_RUN}; PSNR, `{TREATMENT}` minus `{CONTROL}`: "
-        f"{'; '.join(quality) or NOT_RUN}."
+    each = [
+        f"`{row.title(rows)}` {_error(row, results)}, {_quality(row, results)}" for row in treated
     ]
+    return [f"Autoencoders, `{TREATMENT}` against `{CONTROL}`: {'; '.join(each) or NOT_RUN}."]
 
 
 def _error(row: Row, results: pd.DataFrame) -> str:
     pairs = _pairs(row, results, "equivariance_error")
     if not pairs or min(min(pair) for pair in pairs) <= 0:
-        return NOT_RUN
+        return f"equivariance error {NOT_RUN}"
     gain = paired_gain([t for t, _ in pairs], [c for _, c in pairs])
     if gain.low is None or gain.high is None:
-        return f"{1 - gain.value:.3g}"
-    return f"{1 - gain.value:.3g} [{1 - gain.high:.3g}, {1 - gain.low:.3g}]"
+        return f"{1 - gain.value:.3g} times the equivariance error"
+    interval = f"[{1 - gain.high:.3g}, {1 - gain.low:.3g}]"
+    return f"{1 - gain.value:.3g} {interval} times the equivariance error"
 
 
 def _quality(row: Row, results: pd.DataFrame) -> str:
     differences = [t - c for t, c in _pairs(row, results, "psnr_db")]
     if not differences:
-        return NOT_RUN
-    text = f"{signed(math.fsum(differences) / len(differences), 2)} dB"
+        return f"PSNR {NOT_RUN}"
+    text = f"PSNR {signed(math.fsum(differences) / len(differences), 2)} dB"
     if (interval := t_interval(differences)) is None:
         return text
     return f"{text} [{signed(interval[0], 2)}, {signed(interval[1], 2)}]"
@@ -169,9 +165,3 @@ def _seeds(grid: dict[str, Any]) -> str:
     if len(seeds) < 2:
         return f"Seed {names} only: no interval over seeds, so differences may be chance."
     return f"Seeds {names} (n = {len(seeds)}); intervals are Student-t 95 % over seeds."
-
-
-def _name(row: Row) -> str:
-    if name := row.choices.get("generator"):
-        return generator(name)
-    return f"`{row.choices['autoencoder']}`"

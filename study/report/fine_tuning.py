@@ -85,7 +85,6 @@ def _draw(curves: pd.DataFrame, metric: str, axes: Axes, rows: list[Row]) -> int
         for seed, line in row.of(curves, metric).groupby("seed"):
             axes.plot(line["step"], line["value"], linewidth=1.3, markersize=3, **arm_look(row.arm))
             seeds.add(seed)
-    axes.set_ylabel(FOLLOWED[metric])
     return len(seeds)
 
 

@@ -93,4 +93,8 @@ def _draw(axes: Axes, compared: Beside, name: str) -> None:
     axes.margins(x=0.1)
     axes.spines["left"].set_visible(False)
     axes.tick_params(labelsize=8)
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}{' ' if unit == '%' else ''}{unit}")
+    axes.xaxis.set_major_formatter(lambda value, _: _tick(value, unit))
+
+
+def _tick(value: float, unit: str) -> str:
+    return f"{value:g}{' ' if unit == '%' else ''}{unit}".replace("-", "−")

@@ -8,10 +8,10 @@ import pandas as pd
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from study.report.figures import STYLE, WIDTH, arm_look, legend, panels, save
-from study.report.names import FRECHET, NOT_RUN, count, first_present, label
+from study.report.figures import STYLE, arm_look, legend, log_ticks, panels, save
+from study.report.names import CONTROL, FRECHET, NOT_RUN, TREATMENT, count, first_present, label
 from study.report.results import where, write_csv
 from study.report.table import Row, Table, table_rows
 from study.statistics import t_interval
@@ -21,6 +21,8 @@ QUALITY = ("rfid", "rfd_inception", "rfd_in_domain", "psnr_db")
 """Of reconstructions; the first that was measured is drawn against the error."""
 FRACTION = 0.5
 """Of the control's run, whose distance the speed-up shown is about."""
+_WIDTH, _PANEL = 6.2, 2.1
+"""Of the figure and height of its panels in inches: half a page takes it without shrinking it."""
 _GENERATED = ["arm", "seed", "generator", "autoencoder", "metric", "images_seen", "value", "n"]
 _RECONSTRUCTED = ["arm", "seed", "data", "autoencoder", "metric", "value", "n"]
 
@@ -52,22 +54,32 @@ def _convergence(
     metric = first_present(results, FRECHET)
     own = where(where(results, "stage", "evaluate_generator"), "metric", metric)
     own = own.dropna(subset=["images_seen"])
-    content = panels(rows)
-    columns = 2 if len(content) < 4 else 3
-    lines = -(-(len(content) + 1) // columns)
-    figure = Figure(figsize=(WIDTH, 6.0 * lines / columns + 0.5), layout="constrained")
-    places = figure.subplots(lines, columns, squeeze=False).flatten()
-    for axes, (title, some) in zip(places, content.items(), strict=False):
+    content, reached = panels(rows), _reached(speed)
+    lines = -(-len(content) // 2)
+    heights = [_PANEL * lines] + [0.7 + 0.25 * len(reached)] * bool(reached)
+    figure = Figure(figsize=(_WIDTH, sum(heights) + 0.4), layout="constrained")
+    # Apart, so that long names below do not indent the panels above.
+    parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
+    layout = parts[0].add_gridspec(lines, 2)
+    for place, (title, some) in enumerate(content.items()):
+        alone = place % 2 == 0 and place == len(content) - 1
+        axes = parts[0].add_subplot(
+            layout[place // 2, :] if alone else layout[place // 2, place % 2]
+        )
         seeds = max(_curve(axes, row, row.of(own, metric)) for row in some)
-        axes.set_title(_titled(title, seeds), fontsize=10)
+        axes.set_title(_titled(title, seeds), fontsize=9)
         axes.set(xlabel="training images", ylabel=label(metric, own["n"]))
         axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: count(round(value))))
         if axes.lines:
-            _decades(axes)
-    _speed(places[len(content)], speed)
-    for axes in places[len(content) + 1 :]:
-        axes.set_axis_off()
+            axes.set_yscale("log")
+            log_ticks(axes)
+    if reached:
+        groups = {row.group: row.title(rows) for row in rows}
+        names = [
+            name for row in reached for g, name in groups.items() if dict(g).items() <= row.items()
+        ]
+        _speed(parts[1].subplots(), reached, names)
     legend(figure, {row.arm for row in rows})
     return figure, pd.DataFrame(own[_GENERATED])
 
@@ -92,24 +104,18 @@ def _curve(axes: Axes, row: Row, records: pd.DataFrame) -> int:
     return len(set(records["seed"].dropna()))
 
 
-def _decades(axes: Axes) -> None:
-    axes.set_yscale("log")
-    low, high = axes.get_ylim()
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if high / low > 3 else MaxNLocator(5))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
+def _reached(speed: Table) -> list[dict[str, Any]]:
+    """Rows of the table of speed-ups that are shown, as far as they have a factor."""
+    return [row for row in _wanted(speed) if isinstance(row["steps"], float)]
 
 
-def _speed(axes: Axes, speed: Table) -> None:
-    wanted = [row for row in speed.numbers if row["fraction"] == FRACTION]
-    shown = [row for row in wanted if isinstance(row["steps"], float)]
-    axes.set_title(f"speed-up at {FRACTION:g} of the control's run", fontsize=10)
-    if not shown:
-        reasons = [row["steps"] or "not bounded" for row in wanted]
-        why = str(reasons[0]) if reasons else NOT_RUN
-        axes.text(0.5, 0.5, why, ha="center", transform=axes.transAxes)
-        axes.set(xticks=[], yticks=[])
-        return
+def _wanted(speed: Table) -> list[dict[str, Any]]:
+    mine = (row for row in speed.numbers if row["arm"] == TREATMENT)
+    return [row for row in mine if row["fraction"] == FRACTION]
+
+
+def _speed(axes: Axes, shown: list[dict[str, Any]], names: list[str]) -> None:
+    axes.set_title(f"speed-up of {TREATMENT} at {FRACTION:g} of {CONTROL}'s run", fontsize=9)
     axes.axvline(1, color="black", linewidth=0.8)
     for place, row in enumerate(shown):
         look: dict[str, Any] = arm_look(row["arm"]) | {"linestyle": "-"}
@@ -117,18 +123,14 @@ def _speed(axes: Axes, speed: Table) -> None:
         if low is not None and high is not None:
             axes.plot([low, high], [place, place], color=look["color"], linewidth=2)
         axes.plot([row["steps"]], [place], markersize=7, **look)
-        sign = {"at least": " ≥", "at most": " ≤"}.get(row["steps_bound"], "")
-        axes.annotate(
-            f"{sign}{row['steps']:.3g}×",
-            (row["steps"], place),
-            xytext=(0, 7),
-            textcoords="offset points",
-            ha="center",
-            fontsize=8,
-        )
-    names = [f"{row['generator']}, {row['arm']}" for row in shown]
-    axes.set_yticks(range(len(shown)), names, fontsize=8)
-    axes.set(xlabel="control's steps over the arm's", ylim=(len(shown) - 0.4, -0.8))
+        sign = {"at least": "≥ ", "at most": "≤ "}.get(row["steps_bound"], "")
+        interval = "" if low is None or high is None else f" [{low:.3g}, {high:.3g}]"
+        text = f"{sign}{row['steps']:.3g}×{interval}"
+        beside = axes.get_yaxis_transform()
+        axes.text(1.01, place, text, transform=beside, va="center", fontsize=8)
+    axes.set_yticks(range(len(shown)), names)
+    axes.set(xlabel=f"steps of {CONTROL} over those of {TREATMENT}", ylim=(len(shown) - 0.5, -0.5))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}×"))
     axes.margins(x=0.15)
 
 
@@ -139,14 +141,15 @@ def _trade_off(rows: list[Row], results: pd.DataFrame) -> tuple[Figure, pd.DataF
     drawn = list(dict.fromkeys([drawn[0], "psnr_db"]))
     content = [(title, some, name) for title, some in panels(rows).items() for name in drawn]
     lines = max(1, -(-len(content) // 2))
-    figure = Figure(figsize=(WIDTH, 3.6 * lines + 0.5), layout="constrained")
+    figure = Figure(figsize=(_WIDTH, 2.7 * lines + 0.5), layout="constrained")
     places = figure.subplots(lines, min(2, max(1, len(content))), squeeze=False).flatten()
     for axes, (title, some, name) in zip(places, content, strict=False):
         seeds = max((_point(axes, row, own, name) for row in some), default=0)
-        axes.set_title(_titled(title, seeds), fontsize=10)
+        axes.set_title(_titled(title, seeds), fontsize=9)
         better = "higher" if name == "psnr_db" else "lower"
         axes.set_xlabel("equivariance error (lower is better)")
         axes.set_ylabel(f"{label(name, where(own, 'metric', name)['n'])} ({better} is better)")
+        axes.margins(0.12)
     for axes in places[len(content) :]:
         axes.set_axis_off()
     legend(figure, {row.arm for row in rows})
@@ -166,24 +169,25 @@ def _point(axes: Axes, row: Row, results: pd.DataFrame, metric: str) -> int:
     axes.errorbar(
         *([value] for value in middle), xerr=bars[0], yerr=bars[1], capsize=2, markersize=7, **look
     )
-    axes.annotate(
-        row.arm, tuple(middle), xytext=(6, 4), textcoords="offset points", fontsize=7, color="#444"
-    )
     return len(pairs)
 
 
 def _titled(title: str, seeds: int) -> str:
-    return f"{title} (n = {seeds} seed{'s' if seeds > 1 else ''})" if seeds else f"{title}: not run"
+    return f"{title} (n = {seeds})" if seeds else f"{title}: {NOT_RUN}"
 
 
-def caption(grid: dict[str, Any]) -> str:
+def caption(grid: dict[str, Any], speed: Table) -> str:
     """What the figure shows."""
-    if table_rows(grid, "evaluate_generator"):
+    if not table_rows(grid, "evaluate_generator"):
         return (
-            "Distance against training images, mean over seeds with Student-t 95 % band (one seed "
-            "has none), and the factor by which an arm reaches the control's distance sooner."
+            "What equivariance costs: error under turns and scales against quality of "
+            "reconstruction, mean over n seeds with Student-t 95 % intervals (one seed has none)."
         )
-    return (
-        "What equivariance costs: error under turns and scales against quality of reconstruction, "
-        "mean over seeds with Student-t 95 % intervals (one seed has none)."
+    shown = (
+        "Distance against training images, mean over n seeds with Student-t 95 % band (one seed "
+        "has none)"
     )
+    if _reached(speed):
+        return f"{shown}, and how many times sooner {TREATMENT} reaches a distance of {CONTROL}."
+    steps = [row["steps"] or "not bounded" for row in _wanted(speed)]
+    return f"{shown}. Speed-up: {steps[0] if steps else NOT_RUN}."

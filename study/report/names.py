@@ -97,6 +97,7 @@ RULER = {"blur": "blur", "noise": "noise", "jpeg": "JPEG", "classes": "classes l
 AUTOENCODERS = {
     **{"taesd": "TAESD", "taesdxl": "TAESDXL", "taesd3": "TAESD3", "taef1": "TAEF1"},
     **{"kl_small": "small KL", "vq_small": "small VQ"},
+    **{"sd_vae": "SD-VAE", "sd_vae_ft_ema": "SD-VAE-FT-EMA", "vqgan_f16": "VQ-GAN f16"},
 }
 _TRANSFORMED = re.compile(r"transformed_(?P<measure>.+)_(?P<group>rotation|scale)")
 _MEANS = {"rotation": "turns", "scale": "scales"}
@@ -122,7 +123,7 @@ def label(metric: str, sizes: Iterable[Any] | None = None) -> str:
     """
     name = LABELS.get(metric.removeprefix("transformed_"), metric.replace("_", " "))
     if found := _TRANSFORMED.fullmatch(metric):
-        name = f"{label(found['measure'])}, decoded after {_MEANS[found['group']]}"
+        return f"{label(found['measure'], sizes)}, decoded after {_MEANS[found['group']]}"
     if metric.startswith(INTRINSIC):
         name = f"Intrinsic dim. {count(int(metric.removeprefix(INTRINSIC)))}"
     if sizes is None or not is_distance(metric) or metric.endswith("_infinity"):

@@ -8,6 +8,9 @@ from pathlib import Path
 from markdown_it import MarkdownIt
 from markdown_it.renderer import RendererHTML
 from markdown_it.token import Token
+from PIL import Image
+
+from study.report.figures import DPI
 
 _STYLE = Path(__file__).with_name("page.css")
 _PAGE = """<!doctype html>
@@ -26,6 +29,8 @@ _PAGE = """<!doctype html>
 </body>
 </html>
 """
+_CSS_DPI = 96
+"""Pixels that a browser gives an inch."""
 _VERDICTS = ("reproduced", "supported", "opposite", "no effect of practical size", "undecided")
 
 
@@ -45,7 +50,11 @@ def page(markdown: str, folder: Path) -> str:
             token.attrSet("id", _anchor(following.content, seen))
     for token in _every(tokens):
         if token.type == "image":
-            token.attrSet("src", _embedded(folder / str(token.attrGet("src"))))
+            picture = folder / str(token.attrGet("src"))
+            if picture.with_suffix(".pdf").is_file():
+                # A drawing in its own size, so that letters are equally large in all of them.
+                token.attrSet("width", str(round(_width(picture) * _CSS_DPI / DPI)))
+            token.attrSet("src", _embedded(picture))
             token.attrSet("alt", token.content)
     _name_cells(tokens)
     renderer = engine.renderer
@@ -57,6 +66,7 @@ def page(markdown: str, folder: Path) -> str:
     for verdict in _VERDICTS:
         mark = f'<span class="verdict {verdict.split()[0]}">{verdict}</span>'
         body = body.replace(f">{verdict}</td>", f">{mark}</td>")
+        body = body.replace(f"<p><strong>{verdict}</strong>", f"<p>{mark}")
     return _PAGE.format(title=title, style=_STYLE.read_text(), body=body)
 
 
@@ -75,6 +85,11 @@ def _anchor(heading: str, seen: set[str]) -> str:
 
 def _embedded(picture: Path) -> str:
     return f"data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()}"
+
+
+def _width(picture: Path) -> int:
+    with Image.open(picture) as image:
+        return image.width
 
 
 def _name_cells(tokens: list[Token]) -> None:

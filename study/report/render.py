@@ -29,7 +29,7 @@ from study.tracking import write_text
 
 _TEMPLATE = Path(__file__).with_name("report.md.j2")
 _PROTOCOLS = {
-    "endpoints": ("evaluate_autoencoder", "evaluate_generator"),
+    **dict.fromkeys(("claims", "endpoints"), ("evaluate_autoencoder", "evaluate_generator")),
     **dict.fromkeys(("autoencoders", "equivariance", "transformed"), ("evaluate_autoencoder",)),
     "fine_tuning": ("finetune_autoencoder",),
     **dict.fromkeys(("generators", "sample_quality", "speed_up"), ("evaluate_generator",)),
@@ -110,7 +110,7 @@ def _report(
         "findings": findings(grid, results, len(missing), len(planned)),
         "not_run": missing,
         "counts": [headline(judged)],
-        "headline_caption": caption(grid),
+        "headline_caption": caption(grid, tables["speed_up"]),
         "notes": _notes(grid["profile"]),
         "claims": claim_sections(judged, grid, cells, tables["claims"], tables["endpoints"]),
         "unjudged": not_run_claims(judged),

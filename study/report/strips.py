@@ -15,7 +15,7 @@ from study.report.table import Row, table_rows
 
 STAGE = "evaluate_autoencoder"
 # Pixels: the names of rows, a title or the names of columns, between rows and blocks, a least tile.
-_NAMES, _TITLE, _GAP, _TILE = 180, 28, 4, 96
+_NAMES, _TITLE, _GAP, _TILE = 210, 28, 4, 96
 # Pictures of a block that a reader can take in, and that keep its file small.
 _TILES, _LEAST = 44, 4
 

@@ -110,6 +110,18 @@ class Row:
             records = where(records, name, value)
         return records
 
+    def title(self, rows: list["Row"]) -> str:
+        """What names the row but for its arm: generator or autoencoder, and what else differs."""
+        name = self.choices.get("generator")
+        same = [other for other in rows if other.choices.get("generator") == name]
+        differs = [
+            self.choices[key]
+            for key in ("data", "autoencoder", "scaling")
+            if key in self.choices and len({other.choices.get(key) for other in same}) > 1
+        ]
+        only = self.choices.get("autoencoder", self.arm)
+        return ", ".join([generator(name), *differs] if name else differs or [only])
+
     def titles(self, rows: list["Row"], ran: int) -> dict[str, str]:
         """What names the row: its choices, without those that all rows share, and its seeds."""
         shown = {}

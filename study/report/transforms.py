@@ -50,19 +50,19 @@ def equivariance_table(grid: dict[str, Any], results: pd.DataFrame) -> Table:
 
 
 def transformed_table(grid: dict[str, Any], results: pd.DataFrame) -> Table:
-    """D(tau E(x)) against tau x, a row per arm and measure, a column per transform."""
+    """D(tau E(x)) against tau x, a row per measure and arm, a column per transform."""
     results = where(results, "stage", "evaluate_autoencoder")
     table, rows = Table("transformed"), table_rows(grid, "evaluate_autoencoder")
     columns = _columns(results)
     present = set(results["metric"])
     measures = [m for m in _MEASURES if f"{_PREFIX}{m}_rotation" in present] or ["psnr_db"]
-    for row in rows:
-        ran = len(row.of(results, "equivariance_error"))
-        for measure in measures:
-            metric = f"{_PREFIX}{measure}"
-            sizes = where(results, "metric", f"{metric}_rotation")["n"]
+    for measure in measures:
+        metric = f"{_PREFIX}{measure}"
+        sizes = where(results, "metric", f"{metric}_rotation")["n"]
+        for row in rows:
+            ran = len(row.of(results, "equivariance_error"))
             table.add(
-                {**row.titles(rows, ran), "Measure": label(metric, sizes)},
+                {"Measure": label(metric, sizes), **row.titles(rows, ran)},
                 {**row.choices, "seeds_run": ran, "measure": measure},
             )
             _put(table, row, results, columns, metric, "", ran)

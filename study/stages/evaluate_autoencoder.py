@@ -1,5 +1,7 @@
 """Stage evaluate_autoencoder: reconstruction, latents and equivariance of one arm."""
 
+from dataclasses import asdict
+
 from study import paths
 from study.autoencoders.models import load_autoencoder
 from study.command import device, stage
@@ -28,7 +30,7 @@ def main(config: EvaluateAutoencoder, run: Run) -> None:
     with run.keeper as keeper:
         analysis = analyse(autoencoder, images, settings, judges, cell.seed or 0, keeper)
     for result in analysis.results:
-        run.record(result.metric, result.value, n=result.n, extractor=result.extractor)
+        run.record(**asdict(result))
     run.picture(*analysis.reconstructions)
     run.picture(*analysis.latents, "latents")
     run.picture(*analysis.transforms, "transforms")

@@ -1,16 +1,20 @@
 """Stage evaluate_generator: samples and what is measured of them, at every checkpoint of a run."""
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable
 from dataclasses import asdict
 from functools import partial
 
-from study import paths
-from study.autoencoders.models import Autoencoder, load_autoencoder
+from torch import Tensor
+
+from study import distributed, paths
+from study.autoencoders.models import load_autoencoder
 from study.command import device, place, stage
 from study.config import Role, SamplingMethod
 from study.config.seeds import derive
 from study.config.stages import EvaluateGenerator
 from study.data.store import PixelStore
+from study.distributed import dealt
 from study.evaluation.autoencoder import reconstructions
 from study.evaluation.features import (
     FeatureExtractor,
@@ -21,7 +25,8 @@ from study.evaluation.features import (
 from study.evaluation.neighbours import thumbnails
 from study.evaluation.passes import Gathered
 from study.evaluation.reference import Reference, require_samples
-from study.evaluation.samples import Gallery, Result, SampleMeasures
+from study.evaluation.result import Result
+from study.evaluation.samples import Gallery, SampleMeasures
 from study.generators.checkpoints import load_generator, load_index
 from study.generators.decode import decode_batches
 from study.generators.objectives import build_objective
@@ -60,7 +65,7 @@ def main(config: EvaluateGenerator, run: Run) -> None:
     num_steps = settings.num_token_steps if tokens else settings.num_steps
     decode = partial(decode_batches, decoder, index.spec, index.scaling)
     kept = max(settings.grid_images, settings.nearest_samples)
-    state = run.keeper.restore() or {"checkpoint": 0}
+    state, last = run.keeper.restore() or {"checkpoint": 0}, None
     left = index.checkpoints[state["checkpoint"] :]
     for number, checkpoint in enumerate(track(left, len(left), "checkpoints"), state["checkpoint"]):
         network = load_generator(
@@ -77,14 +82,21 @@ def main(config: EvaluateGenerator, run: Run) -> None:
             settings.micro_batch_size,
             derive(seed, "evaluation"),
             device(),
+            distributed.rank(),
+            distributed.world(),
             precision=settings.precision,
             done=gathered.batches,
         )
+        count = math.ceil(settings.num_samples / settings.micro_batch_size) - gathered.batches
         with run.keeper as keeper:
-            for images in decode(latents):
-                gathered.add(images)
+            for images in distributed.turns(decode(latents), count):
+                if images is not None:
+                    gathered.add(images)
                 if keeper.due:
                     keeper.save({"checkpoint": number, "gathered": gathered.state()})
+        gathered.join()
+        if not distributed.leader():
+            continue
         features, shown = gathered.features(), gathered.shown
         record = partial(_record, run, checkpoint.step, checkpoint.images_seen)
         record(measures.everything(features))
@@ -93,7 +105,7 @@ def main(config: EvaluateGenerator, run: Run) -> None:
         run.grid(checkpoint.step, shown.numpy())
         if checkpoint is index.checkpoints[-1]:
             record(measures.extrapolated(features))
-            record(_against_reconstructions(config, measures, features, decoder, extractor))
+            last = features
             grid = shown[: settings.grid_images].numpy()
             run.picture(grid, columns=max(1, int(settings.grid_images**0.5)))
     nothing = random_latents(
@@ -103,7 +115,15 @@ def main(config: EvaluateGenerator, run: Run) -> None:
         derive(seed, "random"),
         device(),
     )
-    _record(run, None, None, measures.frechet(extractor.all(decode(nothing)), "_random_latents"))
+    images = PixelStore(paths.store(cell)).images("train")
+    size, own_seed = settings.micro_batch_size, derive(seed, "reconstructions")
+    found = reconstructions(decoder, images, settings.reconstructions, size, own_seed)
+    own, unlearnt = _features(extractor, found), _features(extractor, decode(dealt(nothing)))
+    if last and own and unlearnt:
+        checkpoint = index.checkpoints[-1]
+        against = measures.against_reconstructions(last, own.vectors)
+        _record(run, checkpoint.step, checkpoint.images_seen, against)
+        _record(run, None, None, measures.frechet(unlearnt, "_random_latents"))
     run.protocol = {
         "samples": settings.num_samples,
         "sampler": config.sampler.method.value,
@@ -122,18 +142,13 @@ def main(config: EvaluateGenerator, run: Run) -> None:
     }
 
 
-def _against_reconstructions(
-    config: EvaluateGenerator,
-    measures: SampleMeasures,
-    features: Features,
-    decoder: Autoencoder,
-    extractor: FeatureExtractor,
-) -> Iterator[Result]:
-    settings, cell = config.evaluate_generator, config.cell
-    images = PixelStore(paths.store(cell)).images("train")
-    size, seed = settings.micro_batch_size, derive(cell.seed or 0, "reconstructions")
-    own = extractor.all(reconstructions(decoder, images, settings.reconstructions, size, seed))
-    return measures.against_reconstructions(features, own.vectors)
+def _features(extractor: FeatureExtractor, own: Iterable[Tensor]) -> Features | None:
+    """Features of every process's batches, in the leader."""
+    gathered = Gathered(extractor, 0)
+    for images in own:
+        gathered.add(images)
+    gathered.join()
+    return gathered.features() if distributed.leader() else None
 
 
 def _record(run: Run, step: int | None, images_seen: int | None, results: Iterable[Result]) -> None:
@@ -142,4 +157,4 @@ def _record(run: Run, step: int | None, images_seen: int | None, results: Iterab
 
 
 if __name__ == "__main__":
-    stage(main, __file__)
+    stage(main, __file__, shared=True)

@@ -4,7 +4,7 @@ import json
 import time
 from functools import partial
 
-from study import paths
+from study import distributed, paths
 from study.autoencoders.models import Autoencoder, load_autoencoder
 from study.autoencoders.monitor import LAST, Views, forward_gflop, range_over_last
 from study.autoencoders.train import train_autoencoder
@@ -22,7 +22,7 @@ CONVERGED = ("held_out_reconstruction", "equivariance_error")
 
 def main(config: FinetuneAutoencoder, run: Run) -> None:
     """Fine-tune (arm `pretrained`: adopt the weights as they are) and save in diffusers format."""
-    settings = config.autoencoder
+    settings = config.autoencoder.of_arm(config.arm)
     autoencoder = load_autoencoder(
         settings.weights_source() or paths.pretrained(config.cell), settings.family
     )
@@ -31,9 +31,10 @@ def main(config: FinetuneAutoencoder, run: Run) -> None:
         run.log(0, {})
     else:
         _train(place(autoencoder), config, run)
-    autoencoder.save(run.output())
-    facts = {"published_scale": settings.published_scale}
-    (run.output() / "study.json").write_text(json.dumps(facts) + "\n")
+    if distributed.leader():
+        autoencoder.save(run.output())
+        facts = {"published_scale": settings.published_scale}
+        (run.output() / "study.json").write_text(json.dumps(facts) + "\n")
 
 
 def _train(autoencoder: Autoencoder, config: FinetuneAutoencoder, run: Run) -> None:
@@ -70,4 +71,4 @@ def _train(autoencoder: Autoencoder, config: FinetuneAutoencoder, run: Run) -> N
 
 
 if __name__ == "__main__":
-    stage(main, __file__)
+    stage(main, __file__, shared=True)

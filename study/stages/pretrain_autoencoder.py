@@ -4,7 +4,7 @@ from functools import partial
 
 import torch
 
-from study import paths
+from study import distributed, paths
 from study.autoencoders.models import create_autoencoder
 from study.autoencoders.monitor import Views, forward_gflop
 from study.autoencoders.train import train_autoencoder
@@ -43,8 +43,9 @@ def main(config: PretrainAutoencoder, run: Run) -> None:
     encoder, decoder = forward_gflop(autoencoder, store.images("train").shape[-1])
     run.cost("gflop_per_image", 3 * (work.encoded * encoder + work.decoded * decoder))
     run.protocol = {"perceptual distance": views.name}
-    autoencoder.save(run.output())
+    if distributed.leader():
+        autoencoder.save(run.output())
 
 
 if __name__ == "__main__":
-    stage(main, __file__)
+    stage(main, __file__, shared=True)

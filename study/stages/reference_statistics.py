@@ -20,7 +20,8 @@ from study.evaluation.real_images import (
     scan,
 )
 from study.evaluation.reference import Reference, require_samples
-from study.evaluation.samples import Result, SampleMeasures, as_floor
+from study.evaluation.result import Result
+from study.evaluation.samples import SampleMeasures, as_floor
 from study.tracking import Run
 
 
@@ -33,10 +34,10 @@ def main(config: ReferenceStatistics, run: Run) -> None:
     degraded = validation[: settings.degraded_images]
     train, gallery = scan(extractor, store.images("train"), size)
     held_out, own = scan(extractor, validation, size)
-    for field, count in (
-        ("validation_images", len(held_out)),
-        ("degraded_images", settings.degraded_images),
-    ):
+    counts = {"validation_images": len(held_out), "degraded_images": settings.degraded_images}
+    if evaluation.adm_reference is None:
+        counts["train_images"] = len(train)
+    for field, count in counts.items():
         require_samples(count, held_out.vectors.shape[1], evaluation, field)
     gallery.save(paths.gallery(config.cell))
     reference = Reference.of(

@@ -46,4 +46,4 @@ def main(config: TrainGenerator, run: Run) -> None:
 
 
 if __name__ == "__main__":
-    stage(main, __file__)
+    stage(main, __file__, shared=True)

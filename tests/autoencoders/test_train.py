@@ -11,7 +11,7 @@ from study.autoencoders import step, train
 from study.autoencoders.models import Autoencoder
 from study.autoencoders.monitor import Monitor, Views, range_over_last
 from study.autoencoders.objective import Draw, Forward, Recipe, draw_branch, forward
-from study.autoencoders.train import train_autoencoder
+from study.autoencoders.train import decay, train_autoencoder
 from study.config import (
     ArmConfig,
     AutoencoderTrainingConfig,
@@ -310,3 +310,8 @@ def test_what_is_measured_is_measured_in_fp32(
     kl.precision = Precision.bf16
     assert monitor(kl) == exact
     assert kl.precision is Precision.bf16
+
+
+def test_the_rate_falls_as_a_squared_half_cosine() -> None:
+    assert [decay(step, 100) for step in (0, 50, 100)] == pytest.approx([1, 0.25, 0])
+    assert decay(80, 100) < 0.01

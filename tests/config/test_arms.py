@@ -25,6 +25,8 @@ DEFINED_BY: dict[str, tuple[str, set[str]]] = {
     "explicit": ("plain", {"explicit_weight", "scale", "rotation"}),
     "explicit_stopgrad": ("explicit", {"explicit_stop_gradient"}),
     "scale_equivariance": ("plain", {"downscaled_weight", "reduction"}),
+    "released": ("pretrained", {"weights", "published_scale"}),
+    "released_ema": ("pretrained", {"weights", "published_scale"}),
 }
 """Arm: the arm it is compared with, and the keys that may differ."""
 
@@ -59,6 +61,8 @@ def test_the_released_recipe() -> None:
         "explicit_stop_gradient": False,
         "downscaled_weight": 0.0,
         "after_quantisation": False,
+        "weights": None,
+        "published_scale": None,
     }
 
 

@@ -11,7 +11,7 @@ from study.preflight import check_grid
 Edit = Callable[..., None]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def claims() -> dict[int, Claim]:
     return {claim.number: claim for claim in load_claims(paths.PARAMS / "claims.yaml")}
 

@@ -91,7 +91,7 @@ def test_missing_folder_says_what_to_do(source, prepare, root: Path, kind: str):
     with pytest.raises(ConfigError) as caught:
         check_source(source(kind), prepare())
     assert str(caught.value) == (
-        f"data/x: no such folder; link your data there or set path in params/data/{kind}.yaml"
+        "data/x: no such folder; link your data there or name another path in params/data"
     )
 
 

@@ -38,6 +38,10 @@ class FunctionAutoencoder(nn.Module):
     def codebook_size(self) -> int:
         return 8
 
+    @property
+    def channels(self) -> int:
+        return self.maps[0](torch.zeros(1, 3, self.factor, self.factor)).shape[1]
+
     def encode(self, images: Tensor) -> Posterior:
         mean = self.maps[0](images)
         spread = None if self.logvar is None else torch.full_like(mean, self.logvar)

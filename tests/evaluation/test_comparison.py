@@ -7,12 +7,13 @@ from torch import Tensor
 
 from study.config import StudyError
 from study.data.store import to_float
-from study.evaluation.comparison import Comparison, Judges, Measured
+from study.evaluation.comparison import Comparison, Judges
 from study.evaluation.distances import frechet_distance, statistics
 from study.evaluation.features import FeatureExtractor
 from study.evaluation.networks.in_domain import InDomainNetwork
 from study.evaluation.networks.perceptual import PerceptualDistance
 from study.evaluation.reconstruction import ssim
+from study.evaluation.result import Result
 
 
 @pytest.fixture
@@ -76,7 +77,7 @@ def test_images_are_clipped_and_rounded_to_8_bits(x: Tensor) -> None:
     comparison = Comparison(Judges())
     comparison.add(torch.full_like(x, 7.0), torch.full_like(x, 1.0003))
     [result] = comparison.results()
-    assert result == Measured("psnr_db", result.value, 16)
+    assert result == Result("psnr_db", result.value, 16)
     assert result.value == pytest.approx(120)
 
 

@@ -22,7 +22,6 @@ IN_DOMAIN = EvaluationConfig(
     lpips=None,
     adm_reference=None,
     kid_subset_size=10,
-    bootstrap_samples=2,
     allow_few_samples=True,
 )
 SMALL = NetworkConfig(role=Role.extractor, architecture="plain", widths=[4, 8], features=8, seed=0)

@@ -23,7 +23,6 @@ CONFIG = EvaluationConfig(
     lpips=None,
     adm_reference=None,
     kid_subset_size=10,
-    bootstrap_samples=2,
     allow_few_samples=False,
 )
 

@@ -26,7 +26,6 @@ CONFIG = EvaluationConfig(
     lpips=None,
     adm_reference=None,
     kid_subset_size=20,
-    bootstrap_samples=10,
     allow_few_samples=False,
 )
 
@@ -87,8 +86,10 @@ def test_only_the_distance_has_an_interval_and_it_is_never_below_zero(
     assert 0 < distance.low < distance.value < distance.high
     assert distance.high - distance.value == pytest.approx(distance.value - distance.low)
     assert all(result.low is result.high is None for result in found[1:])
-    (near,) = measures.frechet(features(300, 0), "_random_latents")
+    (near,) = measures.frechet(features(60, 4), "_random_latents")
     assert (near.metric, near.low) == ("fd_in_domain_random_latents", 0)
+    assert near.high is not None
+    assert near.high - near.value > near.value
 
 
 def test_the_second_extractor_gives_one_more_distance_where_there_is_one(

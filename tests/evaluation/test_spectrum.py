@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from study.config import StudyError
-from study.evaluation.spectrum import Spectrum, radial_spectrum, spectral_slope
+from study.evaluation.spectrum import Spectrum, spectral_slope
 
 
 @pytest.fixture
@@ -25,6 +25,13 @@ def power_law(rng: torch.Generator, side: int, exponent: float) -> Tensor:
     return torch.fft.ifft2(
         torch.fft.fft2(white(rng, 2**17 // side**2, 2, side, side)) * amplitude
     ).real
+
+
+def radial_spectrum(maps: Tensor) -> tuple[Tensor, Tensor]:
+    """Frequency and power of maps B C S S, each S // 2."""
+    spectrum = Spectrum()
+    spectrum.add(maps)
+    return spectrum.frequency, spectrum.power()
 
 
 def cosine(side: int, rows: int, columns: int) -> Tensor:

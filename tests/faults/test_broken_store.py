@@ -4,6 +4,8 @@ import fcntl
 import json
 import os
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from pathlib import Path
@@ -14,6 +16,25 @@ from study import mlflow_store, paths, tracking
 from study.config import Cell
 from study.tracking import Run, sync
 
+WORKER = """
+import sys
+from pathlib import Path
+from study import paths, tracking
+from study.config import Cell
+
+root = Path(sys.argv[1])
+paths.ROOT, paths.GRID = root, root / "study.yaml"
+paths.TRACKING_DATABASE = root / "store" / "mlflow.db"
+paths.TRACKING_ARTIFACTS = root / "mlartifacts"
+tracking.LIVE_AFTER_S = tracking._SHOW_EVERY_S = 0.0
+cell = Cell(profile="faults", generator="sit", seed=int(sys.argv[2]))
+with tracking.Run("train_generator", cell, {}) as run:
+    for step in range(1, 6):
+        run.log(step, {"loss": float(step)})
+    run.finish()
+tracking.sync("faults")
+"""
+"""A stage that shows itself, and whatever has finished, in a store that may not be there yet."""
 Mount = Callable[..., None]
 Break = Callable[[], AbstractContextManager[None]]
 CELL = Cell(profile="faults", generator="sit", seed=0)
@@ -160,3 +181,20 @@ def test_the_run_of_a_killed_stage_is_closed_and_taken_up_again() -> None:
         run.finish()
     sync("faults")
     assert losses() == ("FINISHED", [(1, 1.0), (2, 2.0)])
+
+
+@pytest.mark.slow
+def test_stages_that_begin_at_once_share_a_store(tmp_path: Path) -> None:
+    paths.TRACKING_DATABASE.unlink(missing_ok=True)
+    commands = [[sys.executable, "-c", WORKER, str(tmp_path), str(seed)] for seed in range(3)]
+    workers = [subprocess.Popen(command) for command in commands]
+    assert [worker.wait(300) for worker in workers] == [0, 0, 0]
+    sync("faults")
+    with closing(sqlite3.connect(paths.TRACKING_DATABASE)) as database:
+        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    store = mlflow_store.open_store("faults")
+    assert len(store.runs()) == 3
+    for (run,) in store.runs().values():
+        history = store.client.get_metric_history(run.info.run_id, "loss")
+        assert run.info.status == "FINISHED"
+        assert sorted(point.step for point in history) == [1, 2, 3, 4, 5]

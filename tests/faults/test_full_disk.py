@@ -1,4 +1,4 @@
-"""The disk fills up while something is written: one error that says so, and nothing half done."""
+"""The disk fills up, or cannot be written: one error that says so, and nothing half done."""
 
 import errno
 from collections.abc import Callable, Iterator
@@ -21,6 +21,7 @@ from study.config import (
     TrainGeneratorConfig,
 )
 from study.data.write import write_store
+from study.generators.checkpoints import save_weights
 from study.generators.objectives import build_objective
 from study.generators.train import train_generator
 from study.keeper import Keeper
@@ -63,6 +64,25 @@ def test_a_small_file_that_does_not_fit_leaves_the_one_before(small_disk: Path) 
         write_text(small_disk / "a.json", "x" * 5 * MIB)
     assert (small_disk / "a.json").read_text() == "{}"
     assert not partial_files(small_disk)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda folder: save_weights(folder / "a", {"x": torch.zeros(3)}),
+        lambda folder: Keeper(folder).save({"x": torch.zeros(3)}),
+        lambda folder: write_text(folder / "a", "text"),
+    ],
+    ids=["weights", "state", "text"],
+)
+def test_a_folder_that_cannot_be_written_is_said_to_be_so(
+    tmp_path: Path, mount: Callable[..., None], write: Callable[[Path], None]
+) -> None:
+    (tmp_path / "real").mkdir()
+    mount(tmp_path / "view", "--bind", "-o", "ro", str(tmp_path / "real"))
+    with pytest.raises(OSError, match="Read-only file system") as caught:
+        write(tmp_path / "view")
+    assert Path(caught.value.filename).parent == tmp_path / "view"
 
 
 def test_a_generator_goes_on_when_there_is_room_again(

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 from clones import Clone, make_clone
-from soak import alive
+from killed_runs import alive
 
 pytestmark = pytest.mark.slow
 

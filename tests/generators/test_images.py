@@ -121,7 +121,6 @@ def measures(network: InDomainNetwork) -> Callable[[Tensor, int], dict[str, floa
         lpips=None,
         adm_reference=None,
         kid_subset_size=20,
-        bootstrap_samples=10,
         allow_few_samples=False,
     )
     features = extractor.all([real])

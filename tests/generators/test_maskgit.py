@@ -143,13 +143,15 @@ def test_halton_unmasks_the_next_positions_of_its_order(
             assert set((sample != 16).nonzero().flatten().tolist()) == set(order[:known].tolist())
 
 
-def test_halton_unmasks_at_least_one_token_a_step(
-    record: Callable[..., tuple[list[Tensor], Tensor]],
+@pytest.mark.parametrize("method", ["confidence", "halton"])
+def test_every_step_unmasks_at_least_one_token(
+    method: str, record: Callable[..., tuple[list[Tensor], Tensor]]
 ) -> None:
-    seen, _ = record(64, method="halton")
-    assert [int((tokens[0] != 16).sum()) for tokens in seen] == sorted(
+    # As published, of both: where the cosine would unmask none, one.
+    seen, _ = record(64, method=method)
+    assert [int((tokens[0] != 16).sum()) for tokens in seen] == [
         max(step, 64 - int(64 * math.cos(math.pi / 2 * step / 64))) for step in range(64)
-    )
+    ]
 
 
 def test_categorical_draws_invert_the_cumulative_distribution() -> None:
@@ -189,6 +191,34 @@ def test_without_temperature_the_surest_tokens_are_kept(
     method = maskgit("linear")
     method.sample(as_module(network), token_spec, torch.tensor([0]), noise, sampler, 2)
     assert (seen[1][0, 32:] == 16).sum() == 32
+
+
+def test_confidence_sampling_equals_the_published_loop(
+    as_module: AsModule, make_sampler: MakeSampler, token_spec: LatentSpec
+) -> None:
+    # MaskGIT's parallel_decode, sample by sample: positions differ in how sure the network is.
+    source = torch.Generator().manual_seed(2)
+    every = torch.randn(8, 3, 64, 16, generator=source) * torch.linspace(0.2, 6, 64)[:, None]
+    noise, tokens = SampleNoise(0, [0, 1, 2], CPU), torch.full((3, 64), 16)
+    for step, logits in enumerate(every):
+        ratio = (step + 1) / 8
+        drawn, kick = categorical(logits, noise.uniform((64,))), gumbel(noise.uniform((64,)))
+        for row in range(3):
+            unknown = tokens[row] == 16
+            ids = torch.where(unknown, drawn[row], tokens[row])
+            chances = logits[row].softmax(1)[torch.arange(64), ids].where(unknown, math.inf)
+            confidence = chances.log() + 4.5 * (1 - ratio) * kick[row]
+            left = int(64 * math.cos(math.pi / 2 * ratio))
+            left = max(1, min(int(unknown.sum()) - 1, left))
+            cut_off = confidence.sort().values[left]
+            again = (confidence < cut_off) if step < 7 else torch.zeros(64, dtype=torch.bool)
+            tokens[row] = torch.where(again, 16, ids)
+    steps = iter(every)
+    network = as_module(lambda tokens, labels: next(steps))
+    sampler, labels = make_sampler("confidence"), torch.zeros(3).long()
+    same = SampleNoise(0, [0, 1, 2], CPU)
+    samples = maskgit().sample(network, token_spec, labels, same, sampler, 8)
+    assert torch.equal(samples.flatten(1), tokens)
 
 
 def test_guidance_extrapolates_logits(

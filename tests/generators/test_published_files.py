@@ -2,6 +2,7 @@
 
 import json
 import math
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 
@@ -155,6 +156,28 @@ def test_broken_and_missing_files_are_named(name: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=rf"{name}: not readable as weights: ") as caught:
         read_weights(tmp_path / name)
     assert "\n" not in str(caught.value)
+
+
+def test_a_training_checkpoint_with_the_runs_options_is_read(tmp_path: Path) -> None:
+    # As the training scripts of DiT, SiT and REPA write it.
+    network = torch.nn.Linear(2, 1)
+    optimiser = torch.optim.AdamW(network.parameters())
+    network(torch.ones(1, 2)).sum().backward()
+    optimiser.step()
+    ema = {"a": torch.full((2,), 3.0)}
+    content = {
+        "model": network.state_dict(),
+        "ema": ema,
+        "opt": optimiser.state_dict(),
+        "args": Namespace(model="DiT-XL/2", image_size=256, vae="ema", resume=None),
+        "steps": 400_000,
+    }
+    torch.save(content, tmp_path / "0400000.pt")
+    found = read_weights(tmp_path / "0400000.pt")
+    assert list(found) == ["a"]
+    assert torch.equal(found["a"], ema["a"])
+    # What may be read for this one file may not be afterwards.
+    assert Namespace not in torch.serialization.get_safe_globals()
 
 
 def test_anything_but_tensors_is_refused(tmp_path: Path) -> None:

@@ -1,6 +1,9 @@
+import os
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -131,6 +134,27 @@ def test_weights_of_another_model_are_refused_in_one_line(
     save_file(weights, root / "weights" / "dinov2.safetensors")
     with pytest.raises(ConfigError, match=r"target_weights = 'weights/dinov2.safetensors': not"):
         load_target(dinov2, root, CPU)
+
+
+class Evil:
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.file),)
+
+
+def test_weights_with_code_in_them_are_refused_before_timm_reads_them(
+    dinov2: REPAConfig, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unpickles(name: str, pretrained_cfg_overlay: dict[str, str], **others: object) -> None:
+        torch.load(pretrained_cfg_overlay["file"], weights_only=False)
+
+    monkeypatch.setitem(sys.modules, "timm", SimpleNamespace(create_model=unpickles))
+    torch.save({"norm.weight": Evil(root / "ran")}, root / "weights" / "dinov2.pth")
+    with pytest.raises(ConfigError, match=r"target_weights = 'weights/dinov2.pth': not"):
+        load_target(replace(dinov2, target_weights="weights/dinov2.pth"), root, CPU)
+    assert not (root / "ran").exists()
 
 
 @pytest.mark.usefixtures("root")

@@ -83,7 +83,7 @@ def test_the_help_lists_every_subcommand_and_the_exit_codes(capsys: pytest.Captu
     with pytest.raises(SystemExit):
         commands.main(["--help"])
     text = capsys.readouterr().out
-    assert len(SUBCOMMANDS) == 8
+    assert len(SUBCOMMANDS) == 10
     for part in (*SUBCOMMANDS, "exit codes:", "  0 ", "  1 ", "  2 ", "  143 ", "examples:"):
         assert part in text
 
@@ -98,7 +98,7 @@ def test_wrong_usage_exits_2(capsys: pytest.CaptureFixture[str]):
 def test_a_command_of_dvc_exists(name: str):
     from dvc.cli.parser import get_main_parser
 
-    known = "repro status gc metrics plots params exp push pull add lock checkout"
+    known = "repro status gc metrics plots params exp push pull add lock checkout dag config remote"
     if name.split()[0] not in known.split():
         assert name in ("allocation", "or")
         return
@@ -135,6 +135,7 @@ def test_messages_in_the_page_of_errors_are_those_of_the_code():
     shown = [cell for cell in re.findall(r"^\| (`.+?) \|", page, re.MULTILINE)]
     assert len(shown) > 8
     foreign = ("ERROR: Unable", "reproduction failed", "CUDA out of memory", "No space left")
+    foreign = (*foreign, "RWLock-file", "'dvc.lock' is invalid", "'./dvc.lock' validation failed")
     for cell in shown:
         for message in re.findall(r"`([^`]+)`", cell):
             if not any(part in message for part in foreign):

@@ -12,6 +12,9 @@ from PIL import Image
 
 from study import paths
 from study.config import Cell
+from study.grid import expand, read_profile
+from study.report.fine_tuning import FOLLOWED
+from study.report.results import instances
 
 ARMS = ("pretrained", "plain", "eq")
 GENERATORS = {"dit": "small_kl", "sit": "small_kl", "repa": "small_kl", "maskgit": "small_vq"}
@@ -21,6 +24,21 @@ PICTURES = {
     "prepare_data": ("",),
     "evaluate_autoencoder": ("", "-latents", "-transforms"),
     "evaluate_generator": ("",),
+}
+LAYOUTS = {
+    ("evaluate_autoencoder", ""): (2, 8),
+    ("evaluate_autoencoder", "-latents"): (4, 6),
+    ("evaluate_autoencoder", "-transforms"): (2, 8),
+}
+
+
+_ERRORS = {
+    **{"pretrained": 0.95, "plain": 0.9, "plain_low_resolution": 0.89, "plain_decoder": 0.95},
+    **{"eq": 0.4, "eq_paper": 0.3, "eq_rotation": 0.5, "eq_scale": 0.55, "explicit": 0.35},
+}
+_PSNR = {
+    **{"pretrained": 22.0, "plain": 24.3, "plain_low_resolution": 24.2, "plain_decoder": 23.3},
+    **{"eq": 23.7, "eq_paper": 23.4, "eq_rotation": 23.2, "eq_scale": 23.5},
 }
 
 
@@ -51,17 +69,25 @@ def grid(seeds: Sequence[int], profile: str = "laptop") -> dict[str, Any]:
     }
 
 
+def profile_grid(profile: str) -> dict[str, Any]:
+    """The grid of one of the study's own profiles; its data and weights need not be there."""
+    return expand(profile, read_profile(profile))
+
+
 def write_tree(grid: dict[str, Any]) -> None:
     """Write the metrics of every instance below `paths.ROOT`."""
+    cells: dict[str, list[tuple[str, Cell]]] = {}
+    for stage, instance, cell in instances(grid):
+        cells.setdefault(stage, []).append((instance, cell))
     for stage in RECORDS:
-        for number, (instance, choices) in enumerate(grid[stage].items()):
-            cell = Cell(**choices)
+        for number, (instance, cell) in enumerate(cells.get(stage, [])):
             rng = np.random.default_rng([list(RECORDS).index(stage), number])
             write_instance(stage, instance, cell, RECORDS[stage](cell, rng))
             if stage in ("finetune_autoencoder", "train_generator"):
                 _write_curve(paths.metrics(cell.profile, stage, instance, ".csv"), stage, cell, rng)
             for name in PICTURES.get(stage, ()):
-                noise = rng.integers(0, 256, (4 * 32, 4 * 32, 3), dtype=np.uint8)
+                rows, columns = LAYOUTS.get((stage, name), (4, 4))
+                noise = rng.integers(0, 256, (rows * 32, columns * 32, 3), dtype=np.uint8)
                 path = paths.metrics(cell.profile, stage, instance, f"{name}.png")
                 Image.fromarray(noise).save(path)
             if stage == "evaluate_autoencoder":
@@ -102,7 +128,7 @@ def record(metric: str, value: float, n: int | None = None) -> dict[str, Any]:
 
 
 def _of_generator(cell: Cell, rng: np.random.Generator) -> list[dict[str, Any]]:
-    worse = 1.0 if cell.arm == "eq" else 1.12
+    worse = {"plain": 1.12, "eq": 1.0}.get(cell.arm or "", 1.2)
     level = {"dit": 9.0, "sit": 7.0, "repa": 6.0, "maskgit": 12.0}[cell.generator or ""]
     records = []
     for step in CHECKPOINTS:
@@ -121,8 +147,8 @@ def _of_generator(cell: Cell, rng: np.random.Generator) -> list[dict[str, Any]]:
 
 
 def _of_autoencoder(cell: Cell, rng: np.random.Generator) -> list[dict[str, Any]]:
-    error = {"pretrained": 0.95, "plain": 0.9, "eq": 0.4}[cell.arm or ""] + 0.01 * rng.normal()
-    psnr = {"pretrained": 22.0, "plain": 24.3, "eq": 23.7}[cell.arm or ""] + 0.1 * rng.normal()
+    error = _ERRORS.get(cell.arm or "", 0.6) + 0.01 * rng.normal()
+    psnr = _PSNR.get(cell.arm or "", 24.0) + 0.1 * rng.normal()
     values = {
         "psnr_db": psnr,
         "ssim": psnr / 30,
@@ -131,6 +157,7 @@ def _of_autoencoder(cell: Cell, rng: np.random.Generator) -> list[dict[str, Any]
         "latent_std": 1.0 + 0.1 * rng.normal(),
         "latent_beyond_3": 0.01 * error,
         "latent_spectral_slope": -1.0 - error,
+        "latent_high_frequency_share": 0.2 + 0.3 * error,
     }
     for place, name in enumerate(TRANSFORMS):
         factor = 1 + 0.05 * place
@@ -225,7 +252,7 @@ def _write_curve(path: Path, stage: str, cell: Cell, rng: np.random.Generator) -
         if cell.arm == "pretrained":
             writer.writerows([["step"], [0]])
             return
-        followed = ["held_out_reconstruction", "equivariance_error"]
+        followed = list(FOLLOWED)
         held_out = followed if stage == "finetune_autoencoder" else []
         writer.writerow(["step", name, "gradient_norm", *held_out])
         for step in range(6, 601, 6):
@@ -235,7 +262,7 @@ def _write_curve(path: Path, stage: str, cell: Cell, rng: np.random.Generator) -
 
 
 def _write_spectra(path: Path, cell: Cell) -> None:
-    slope = {"pretrained": -0.8, "plain": -1.0, "eq": -1.6}[cell.arm or ""]
+    slope = -2 + _ERRORS.get(cell.arm or "", 0.6)
     with path.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["set", "frequency", "power"])

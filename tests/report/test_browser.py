@@ -7,14 +7,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from synthetic import grid, write_tree
-
-from study import paths
-from study.config.claims import load_claims
-from study.report.render import render
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-CLAIMS = load_claims(paths.PARAMS / "claims.yaml")
 WIDTHS = (1280, 390)
 _QUIET = (
     "--headless",
@@ -43,16 +37,10 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this ma
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A report of three seeds, alone in its folder."""
-    folder = tmp_path_factory.mktemp("browser")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(paths, "ROOT", folder)
-        write_tree(study := grid([0, 1, 2]))
-        render(study, CLAIMS)
-    alone = folder / "alone.html"
-    text = (folder / "reports" / "laptop" / "report.html").read_text()
-    alone.write_text(text.replace("</body>", _MEASURE))
+def page(written: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a report, alone in its folder."""
+    alone = tmp_path_factory.mktemp("browser") / "alone.html"
+    alone.write_text((written / "report.html").read_text().replace("</body>", _MEASURE))
     return alone
 
 

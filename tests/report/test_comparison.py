@@ -4,10 +4,11 @@ import pytest
 
 from study import paths
 from study.config.claims import Effect, load_claims
-from study.report.comparison import beside
+from study.report.claims import endpoints_table
+from study.report.comparison import beside, verdict_table
 from study.report.effects import Found
 from study.report.paper import effect_of, published
-from study.report.verdicts import Outcome
+from study.report.verdicts import Judged, Outcome, Verdict
 
 CLAIMS = {claim.number: claim for claim in load_claims(paths.PARAMS / "claims.yaml")}
 
@@ -85,6 +86,17 @@ def test_a_bounded_speed_up_has_no_difference():
     assert found.endpoint.effect is Effect.speed_up
     assert found.paper_text() == "4.67×"
     assert found.difference() == "–"
+
+
+def test_beside_a_verdict_stands_an_endpoint_that_gave_it():
+    better = outcome(6, 0, [0.5, 0.51, 0.49])
+    worse = outcome(6, 2, [-0.5, -0.52, -0.51])
+    assert (better.verdict, worse.verdict) == (Verdict.supported, Verdict.opposite)
+    judged = [Judged(CLAIMS[6], [better, worse], Verdict.opposite)]
+    [shown] = verdict_table(judged, endpoints_table(judged)).shown
+    assert shown["Verdict"] == "opposite"
+    assert shown["Effect"].startswith("PSNR [dB]: −0.510 [")
+    assert shown["Effect"].endswith("; 1 of 2 endpoints")
 
 
 def test_what_did_not_run_is_beside_nothing():

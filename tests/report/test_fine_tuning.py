@@ -5,7 +5,7 @@ import pytest
 from synthetic import grid, write_tree
 
 from study import paths
-from study.report.fine_tuning import fine_tuning_figure, fine_tuning_table
+from study.report.fine_tuning import FOLLOWED, fine_tuning_figure, fine_tuning_table
 from study.report.results import collect, costs
 
 
@@ -41,7 +41,7 @@ def test_the_figures_data_hold_what_was_followed(root: Path, tmp_path: Path) -> 
     fine_tuning_figure(study, root, tmp_path / "figure")
     with (tmp_path / "figure.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert {row["metric"] for row in rows} == {"held_out_reconstruction", "equivariance_error"}
+    assert {row["metric"] for row in rows} == set(FOLLOWED)
     assert {row["arm"] for row in rows} == {"plain", "eq"}
-    # Ten points of two metrics for two arms of two autoencoders.
-    assert len(rows) == 80
+    # Ten points of four metrics for two arms of two autoencoders.
+    assert len(rows) == 160

@@ -11,7 +11,7 @@ from study.report.effects import Found
 from study.report.verdicts import Margins, Outcome, Verdict
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def endpoint() -> Endpoint:
     """A relative effect, lower is better, threshold 2 %."""
     claims = load_claims(paths.PARAMS / "claims.yaml")

@@ -4,14 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from synthetic import grid, write_tree
 
-from study import paths
-from study.config.claims import load_claims
 from study.report.page import page
-from study.report.render import render
 
-CLAIMS = load_claims(paths.PARAMS / "claims.yaml")
 VOID = {"meta", "link", "img", "br", "hr"}
 
 
@@ -40,20 +35,6 @@ class Reader(HTMLParser):
     def handle_endtag(self, tag: str) -> None:
         if tag not in VOID:
             assert self.open.pop() == tag
-
-
-@pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A report of three seeds with notes."""
-    folder = tmp_path_factory.mktemp("page")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(paths, "ROOT", folder)
-        write_tree(study := grid([0, 1, 2]))
-        notes = folder / "reports" / "notes"
-        notes.mkdir()
-        (notes / "laptop.md").write_text("Written by *hand*.\n")
-        render(study, CLAIMS)
-    return folder / "reports" / "laptop"
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,23 @@
+from pathlib import Path
+
+import pytest
+from synthetic import grid, write_tree
+
+from study import paths
+from study.config.claims import load_claims
+from study.report.render import render
+
+
+@pytest.fixture(scope="session")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report of three seeds with notes; tests leave it as it is."""
+    folder = tmp_path_factory.mktemp("page")
+    claims = load_claims(paths.PARAMS / "claims.yaml")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(paths, "ROOT", folder)
+        write_tree(study := grid([0, 1, 2]))
+        notes = folder / "reports" / "notes"
+        notes.mkdir()
+        (notes / "laptop.md").write_text("Written by *hand*.\n")
+        render(study, claims)
+    return folder / "reports" / "laptop"

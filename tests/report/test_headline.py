@@ -1,0 +1,37 @@
+"""The figure of the first screen, drawn for a grid with every generator."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from synthetic import grid, write_tree
+
+from study import paths
+from study.report.headline import caption, headline_figure
+from study.report.results import collect, read
+from study.report.speed import speed_up_table
+from study.report.table import Table
+
+
+def drawn(folder: Path, study: dict, speed: Table) -> tuple[int, int]:
+    results = collect(study, folder / "reports/laptop/metrics")
+    headline_figure(study, results, speed, folder / "headline")
+    with Image.open(folder / "headline.png") as picture:
+        return picture.size
+
+
+def test_the_speed_up_has_a_panel_only_where_there_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    write_tree(study := grid([0, 1]))
+    root = tmp_path / "reports/laptop/metrics"
+    speed = speed_up_table(study, collect(study, root), read(study, root))
+    with_panel = drawn(tmp_path, study, speed)
+    assert "how many times sooner eq reaches" in caption(study, speed)
+    for row in speed.numbers:
+        row["steps"] = None
+    without = drawn(tmp_path, study, speed)
+    assert caption(study, speed).endswith("Speed-up: not bounded.")
+    assert with_panel[0] == without[0]
+    assert with_panel[1] > without[1] + 150

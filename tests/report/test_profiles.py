@@ -1,0 +1,83 @@
+"""Reports of the study's own profiles as a reader meets them: made-up numbers, the real grids."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from PIL import Image
+from synthetic import profile_grid, write_tree
+
+from study import paths
+from study.config.claims import load_claims
+from study.report.render import render
+from study.report.strips import STAGE as EVALUATED
+
+CLAIMS = load_claims(paths.PARAMS / "claims.yaml")
+
+
+@pytest.fixture(scope="module")
+def autoencoders(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
+    """Grid and report of the profile without generators."""
+    study, folder = profile_grid("autoencoders"), tmp_path_factory.mktemp("autoencoders")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(paths, "ROOT", folder)
+        write_tree(study)
+        render(study, CLAIMS)
+    return study, folder / "reports" / "autoencoders"
+
+
+def arms_of(study: dict[str, Any]) -> set[str]:
+    return {choices["arm"] for choices in study[EVALUATED].values()}
+
+
+def test_the_first_screen_says_what_was_found_of_each_claim(
+    autoencoders: tuple[dict[str, Any], Path],
+):
+    head = (autoencoders[1] / "report.md").read_text().partition("\n## ")[0]
+    lines = {int(n): rest for n, rest in re.findall(r"^\| (\d+)\. (.+)$", head, re.MULTILINE)}
+    assert lines.keys() >= {1, 2, 6, 7, 8, 19, 20}
+    assert all(re.search(r"[+−]\d", line) for line in lines.values())
+    assert "What equivariance costs" in head
+    assert "`eq` against `plain`: `taesd` 0.4" in head
+
+
+def test_what_was_not_trained_has_no_section(autoencoders: tuple[dict[str, Any], Path]):
+    text = (autoencoders[1] / "report.md").read_text()
+    assert "## Autoencoders" in text
+    assert "## Generators" not in text
+    assert "#generators" not in text
+    assert "- Claim 3, Generators are better after equally many iterations: needs gen" in text
+
+
+def test_every_arm_is_in_every_figure_and_has_its_cost(autoencoders: tuple[dict[str, Any], Path]):
+    study, folder = autoencoders
+    arms = arms_of(study)
+    assert len(arms) == 9
+    for figure in ("headline", "spectra"):
+        assert set(pd.read_csv(folder / f"figures/{figure}.csv")["arm"]) == arms
+    for figure in ("fine_tuning", "training"):
+        assert set(pd.read_csv(folder / f"figures/{figure}.csv")["arm"]) == arms - {"pretrained"}
+    for figure, rows in (("latents", 9), ("transforms", 10), ("reconstructions", 10)):
+        with Image.open(folder / f"figures/{figure}.png") as picture:
+            assert picture.height > rows * 96
+    text = (folder / "report.md").read_text()
+    costs = text.partition("## Cost\n")[2].partition("\n## ")[0]
+    work = text.partition("### Training\n")[2].partition("\n## ")[0]
+    for arm in arms - {"pretrained"}:
+        assert f" {arm} " in work
+    assert "finetune_autoencoder" in costs
+
+
+def test_drawings_have_letters_of_one_size_in_the_page(autoencoders: tuple[dict[str, Any], Path]):
+    folder = autoencoders[1]
+    page = (folder / "report.html").read_text()
+    shown = re.findall(r'<img src="data:[^"]+" alt="([^"]*)"(?: width="(\d+)")?', page)
+    widths = {alt: int(width) for alt, width in shown if width}
+    for alt, name in (("Spectra", "spectra"), ("Fine-tuning", "fine_tuning")):
+        with Image.open(folder / f"figures/{name}.png") as picture:
+            assert widths[alt] == round(picture.width * 96 / 150)
+    assert "Latents" not in widths
+    # Half of a page of 1240 pixels takes the headline figure as it is.
+    assert max(width for alt, width in widths.items() if "equivariance costs" in alt) < 600

@@ -1,0 +1,179 @@
+"""What is predicted from a few steps or images, on a clock that only moves with the work."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from study import estimate as estimating
+from study import paths, probe
+from study.commands import _ask
+from study.config import AutoencoderTrainingConfig, Cell, ConfigError, TrainGeneratorConfig
+from study.estimate import Estimate, shown, table
+from study.probe import Clock, Probe, images, prepare, steps
+
+STARTUP_S, FIXED_S = 4.0, 2.0
+
+
+class Simulated(Probe):
+    """An instance whose steps and images take known times."""
+
+    def __init__(self, clock: "Now", section: Any, **times: float) -> None:
+        self.now, self.section, self.times = clock, section, times
+        self.config = SimpleNamespace()
+        self.stage, self.cell = "train_generator", Cell(profile="smoke")
+        self.began, self.startup = 0.0, STARTUP_S
+        self.now.value = STARTUP_S
+        self.checkpoints = 1
+
+    def time(self, changes: dict[str, Any], clock: Clock | None = None) -> float:
+        began = self.now.value
+        self.now.value += FIXED_S
+        if clock is not None:
+            turn = max(changes.get("adversarial_start", 0), changes.get("codebook_start", 0))
+            for number in clock.track(range(changes["steps"])):
+                self.now.value += self.times["early" if number < turn else "late"]
+        else:
+            self.now.value += self.times["image"] * self.count(changes)
+        return self.now.value - began
+
+    def count(self, changes: dict[str, Any]) -> int:
+        known = [changes[name] for name in changes if name.endswith("images")]
+        return sum(known) if known else changes["num_samples"] * self.checkpoints
+
+    def size(self) -> int:
+        return 100
+
+
+class Now:
+    """Seconds since the process began."""
+
+    value = 0.0
+
+
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> Now:
+    clock = Now()
+    monkeypatch.setattr(probe.time, "monotonic", lambda: clock.value)
+    monkeypatch.setattr(probe.time, "time", lambda: clock.value)
+    monkeypatch.setattr(probe, "synchronise", lambda: None)
+    monkeypatch.setattr(probe, "monitor_seconds", lambda some: 0.0)
+    return clock
+
+
+def test_a_long_training_is_predicted_from_few_steps(
+    now: Now, make_run: Callable[..., TrainGeneratorConfig]
+) -> None:
+    section = make_run(steps=100_000, warmup_steps=0)
+    found = steps(Simulated(now, section, late=0.1, early=0.0))
+    assert found["seconds"] == pytest.approx(STARTUP_S + FIXED_S + 10_000, rel=1e-6)
+    assert now.value < 20
+    assert found["bytes"] == 200  # Two checkpoints.
+
+
+def test_a_short_training_is_timed_whole(
+    now: Now, make_run: Callable[..., TrainGeneratorConfig]
+) -> None:
+    section = make_run(steps=4, checkpoints=[1.0])
+    found = steps(Simulated(now, section, late=0.5, early=0.0))
+    assert found["seconds"] == pytest.approx(STARTUP_S + FIXED_S + 2)
+    assert now.value == found["seconds"]
+
+
+def test_steps_before_the_discriminator_acts_are_timed_by_themselves(
+    now: Now, make_training: Callable[..., AutoencoderTrainingConfig]
+) -> None:
+    section = make_training(steps=1000, adversarial_start=800, adversarial_weight=0.1)
+    found = steps(Simulated(now, section, early=0.1, late=0.3))
+    assert found["seconds"] == pytest.approx(STARTUP_S + FIXED_S + 80 + 60, rel=1e-6)
+
+
+@contextmanager
+def all_images(probe: Probe, count: int) -> Iterator[None]:
+    yield
+
+
+def test_images_are_predicted_from_two_amounts(now: Now, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "few_images", all_images)
+    section = SimpleNamespace(num_images=50_000, intrinsic_dimension_images=[])
+    simulated = Simulated(now, section, image=0.01)
+    simulated.stage = "evaluate_autoencoder"
+    monkeypatch.setattr(probe, "_fewer", lambda some, count, total: {"num_images": count})
+    found = images(simulated, 50_000, 32, 2048)
+    assert found["seconds"] == pytest.approx(STARTUP_S + FIXED_S + 500, rel=1e-6)
+    assert now.value < 60
+
+
+def test_every_checkpoint_is_sampled_anew(now: Now, monkeypatch: pytest.MonkeyPatch) -> None:
+    section = SimpleNamespace(num_samples=10_000)
+    simulated = Simulated(now, section, image=0.02)
+    simulated.stage = "evaluate_generator"
+    monkeypatch.setattr(probe, "few_images", all_images)
+    monkeypatch.setattr(probe, "checkpoints_of", lambda some: 4)
+    monkeypatch.setattr(
+        probe, "keep_checkpoints", lambda some, count: setattr(some, "checkpoints", count)
+    )
+    monkeypatch.setattr(probe, "_fewer", lambda some, count, total: {"num_samples": count})
+    found = images(simulated, 10_000, 32, 2048)
+    assert found["seconds"] == pytest.approx(STARTUP_S + FIXED_S + 4 * 200, rel=0.01)
+
+
+def test_the_store_grows_with_both_splits(now: Now) -> None:
+    simulated = Simulated(now, SimpleNamespace(), image=0.01)
+    found = prepare(simulated, {"train": 100_000, "validation": 5_000}, 32, 1000)
+    assert found["seconds"] == pytest.approx(STARTUP_S + FIXED_S + 1050, rel=1e-6)
+    assert found["bytes"] == pytest.approx(100 * 105_000 / 2000)
+
+
+def made(**changes: Any) -> Estimate:
+    given: dict[str, Any] = {
+        "profile": "smoke",
+        "digest": "",
+        "seconds": {"prepare_data@a": 3600.0, "train_generator@b": 7200.0},
+        "size": {"prepare_data@a": 1e9, "train_generator@b": 2e9},
+        "done": ["prepare_data@a"],
+        "dvc_s": 1.0,
+        "recorded": {"prepare_data": 1.25, "all": 1.25},
+        "needs": {"prepare_data@a": [], "train_generator@b": ["prepare_data@a"]},
+    }
+    return Estimate(**given | changes)
+
+
+def test_the_table_has_hours_wall_clock_disk_price_and_what_has_run() -> None:
+    lines = table(made(), 4, 2.5).splitlines()
+    assert lines[1].split() == ["prepare_data", "1", "1", "60", "min", "0", "s", "1.25"]
+    assert lines[-3] == "left: 2.00 hours of a worker; 2.0 h with 4"
+    assert lines[-2].startswith("disk: 3.0 GB")
+    assert lines[-1] == "price: 5.00 at 2.5 an hour of a worker"
+    assert [shown(90), shown(600), shown(9000)] == ["90 s", "10 min", "2.5 h"]
+
+
+def test_a_saved_estimate_holds_for_the_same_grid_profile_and_machine(
+    params: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths.GRID.write_text("profile: smoke\n")
+    monkeypatch.setattr(estimating, "changed", lambda: {"train_generator@b"})
+    monkeypatch.setattr(
+        estimating, "dependencies", lambda: {k: set(v) for k, v in made().needs.items()}
+    )
+    assert estimating.saved("smoke") is None
+    file = paths.ROOT / "work" / "estimate" / "smoke.json"
+    file.parent.mkdir(parents=True)
+    kept = made(digest=estimating.digest_of("smoke"), done=[])
+    file.write_text(estimating.json.dumps(estimating.asdict(kept)))
+    found = estimating.saved("smoke")
+    assert found is not None
+    assert found.done == ["prepare_data@a"]
+    profile = params / "profile" / "smoke.yaml"
+    profile.write_text(profile.read_text() + "# edited\n")
+    assert estimating.saved("smoke") is None
+
+
+def test_a_grid_above_the_limit_is_refused_in_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimating, "saved", lambda profile: made())
+    _ask("smoke", 4, 2.0)
+    with pytest.raises(ConfigError, match=r"smoke = 2\.00 hours: must be at most --limit 1\.5"):
+        _ask("smoke", 4, 1.5)

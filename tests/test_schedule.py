@@ -1,0 +1,254 @@
+"""The scheduler on a small pipeline of DVC, and with an executor that runs nothing."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pytest
+
+from study import executors, paths
+from study.config import ConfigError
+from study.executors import ClusterJobs, Executor, LocalProcesses
+from study.schedule import Job, Schedule, State, finish, last_error, plan, with_dependants
+
+SCRIPT = """\
+import sys, time
+from pathlib import Path
+from study.parent import end_with_parent
+
+end_with_parent()  # As stages do.
+name = sys.argv[1]
+begun = Path(f"begun-{name}")
+again = begun.exists()
+begun.touch()
+if name == "flaky" and not again:
+    sys.exit("error: once")
+if name == "broken":
+    sys.exit("error: always")
+if name == "bad":
+    print("error: width = 0: must be at least 1", file=sys.stderr)
+    sys.exit(2)
+while name == "killed" and not again:
+    time.sleep(0.05)
+Path(f"{name}.txt").write_text(name)
+"""
+NEEDS = {
+    "first": [],
+    "flaky": ["first"],
+    "killed": ["first"],
+    "broken": ["first"],
+    "bad": ["first"],
+    "after_broken": ["broken"],
+    "last": ["flaky", "killed"],
+}
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository of DVC with stages that fail in known ways."""
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    for name in ("DVC_GLOBAL_CONFIG_DIR", "DVC_SYSTEM_CONFIG_DIR", "DVC_SITE_CACHE_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / name.lower()))
+    monkeypatch.setenv("DVC_NO_ANALYTICS", "1")
+    (tmp_path / "named.py").write_text(SCRIPT)
+    declare(tmp_path, *NEEDS)
+    subprocess.run(
+        [sys.executable, "-m", "dvc", "init", "-q", "--no-scm"], cwd=tmp_path, check=True
+    )
+    return tmp_path
+
+
+def declare(root: Path, *names: str) -> None:
+    """Write the pipeline of these stages."""
+    lines = ["stages:"]
+    for name in names:
+        lines += [f"  {name}:", f"    cmd: {sys.executable} named.py {name}", "    deps:"]
+        lines += ["      - named.py", *(f"      - {need}.txt" for need in NEEDS[name])]
+        lines += ["    outs:", f"      - {name}.txt"]
+    (root / "dvc.yaml").write_text("\n".join(lines) + "\n")
+
+
+def states(schedule: Schedule) -> dict[str, State]:
+    return {name: job.state for name, job in schedule.jobs.items()}
+
+
+def test_faults_are_retried_and_what_needs_a_failed_instance_is_not_run(pipeline: Path) -> None:
+    lines: list[tuple[str, State]] = []
+    pids: dict[str, int] = {}
+
+    def report(job: Job) -> None:
+        lines.append((job.name, job.state))
+
+    def tick(jobs: Iterable[Job]) -> None:
+        for job in jobs:
+            running = job.name == "killed" and job.state is State.running
+            if running and (pipeline / "begun-killed").exists() and job.name not in pids:
+                pids[job.name] = job.handle.pid
+                os.kill(job.handle.pid, signal.SIGKILL)
+
+    schedule = plan(LocalProcesses(3, []), 1, report)
+    assert {name: job.needs for name, job in schedule.jobs.items()} == {
+        name: set(needs) for name, needs in NEEDS.items()
+    }
+    assert schedule.jobs["first"].rank == 3
+    schedule.tick = tick
+    assert schedule.run() is False
+    assert states(schedule) == {
+        "first": State.done,
+        "flaky": State.done,
+        "killed": State.done,
+        "broken": State.failed,
+        "bad": State.failed,
+        "after_broken": State.not_run,
+        "last": State.done,
+    }
+    attempts = {name: job.attempts for name, job in schedule.jobs.items()}
+    assert (attempts["flaky"], attempts["killed"], attempts["broken"], attempts["bad"]) == (
+        1,
+        1,
+        2,
+        1,
+    )
+    assert pids
+    assert schedule.jobs["broken"].reason == "always"
+    assert schedule.jobs["bad"].reason == "width = 0: must be at least 1"
+    assert schedule.jobs["after_broken"].reason == "needs broken"
+    assert lines.index(("first", State.done)) < lines.index(("flaky", State.running))
+    assert lines.index(("killed", State.done)) < lines.index(("last", State.running))
+
+    declare(pipeline, "first", "flaky", "killed", "last")
+    again = plan(LocalProcesses(3, []), 1, report)
+    assert set(states(again).values()) == {State.unchanged}
+    assert again.run() is True
+    assert "Running stage" not in finish()
+
+
+def test_jobs_of_submitit_run_in_order(pipeline: Path) -> None:
+    declare(pipeline, "first", "flaky")
+    jobs = ClusterJobs(2, pipeline / "work" / "submitit", {"timeout_min": 5}, "local")
+    schedule = plan(jobs, 1, lambda job: None)
+    assert schedule.run() is True
+    assert states(schedule) == {"first": State.done, "flaky": State.done}
+    assert schedule.jobs["flaky"].attempts == 1
+    assert (pipeline / "flaky.txt").read_text() == "flaky"
+
+
+def test_a_cluster_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--executor slurm.*") as caught:
+        ClusterJobs(1, tmp_path, {"timeout_min": 5})
+    assert "\n" not in str(caught.value)
+
+
+class Nothing(Executor):
+    """Jobs that never end until they are stopped."""
+
+    workers = 2
+
+    def __init__(self) -> None:
+        self.stopped: list[str] = []
+
+    def place(self, slot: int) -> str:
+        return "nowhere"
+
+    def start(self, name: str, slot: int, log: Path) -> str:
+        return name
+
+    def poll(self, handle: str) -> int | None:
+        return 143 if handle in self.stopped else None
+
+    def stop(self, handle: str) -> None:
+        self.stopped.append(handle)
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_what_runs_is_stopped_with_the_scheduler(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[BaseException]
+) -> None:
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    executor = Nothing()
+    jobs = {name: Job(name, set()) for name in ("stage@a", "stage@b", "stage@c")}
+
+    def interrupt(some: Iterable[Job]) -> None:
+        raise kind
+
+    with pytest.raises(kind):
+        Schedule(jobs, executor, 1, lambda job: None, interrupt).run()
+    assert sorted(executor.stopped) == ["stage@a", "stage@b"]
+    assert jobs["stage@c"].state is State.waiting
+
+
+SURVIVED = """\
+import subprocess, sys, time
+from pathlib import Path
+if sys.argv[1:] == ["child"]:
+    Path("begun").touch()
+    while not Path("end").exists():
+        time.sleep(0.01)
+else:
+    subprocess.Popen([sys.executable, __file__, "child"])
+    time.sleep(60)
+"""
+
+
+def test_an_instance_runs_as_long_as_a_stage_that_its_dvc_left_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    (tmp_path / "survived.py").write_text(SURVIVED)
+    monkeypatch.setattr(executors, "command", lambda name: [sys.executable, "survived.py"])
+    executor = LocalProcesses(1, [])
+    started = executor.start("stage@a", 0, tmp_path / "log")
+
+    def until(condition: Callable[[], bool]) -> None:
+        began = time.monotonic()
+        while not condition():
+            assert time.monotonic() - began < 30
+            time.sleep(0.02)
+
+    until((tmp_path / "begun").exists)
+    started.kill()
+    assert started.wait() == -signal.SIGKILL
+    assert executor.poll(started) is None
+    (tmp_path / "end").touch()
+    until(lambda: executor.poll(started) == -signal.SIGKILL)
+
+
+def test_a_worker_sees_its_own_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    show = "import os; print(os.environ.get('CUDA_VISIBLE_DEVICES'))"
+    monkeypatch.setattr("study.executors.command", lambda name: [sys.executable, "-c", show])
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
+    four = ["4", "6", "7", "9"]
+    for gpus, processes, expected in (
+        (["4", "6"], 1, ["4", "6", "4"]),
+        (four, 2, ["4,6", "7,9", "4,6"]),
+        ([], 1, ["4,6"] * 3),
+    ):
+        found = []
+        for slot in range(3):
+            log = tmp_path / f"{len(gpus)}-{slot}"
+            assert LocalProcesses(3, gpus, processes).start("x", slot, log).wait() == 0
+            found.append(log.read_text().strip())
+        assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("log", "expected"),
+    [
+        ("Running stage\nerror: x = 0: must be 1\nERROR: failed to reproduce", "x = 0: must be 1"),
+        ("ERROR: Unable to acquire lock", "Unable to acquire lock"),
+        ("", ""),
+    ],
+)
+def test_the_line_that_says_what_went_wrong(log: str, expected: str) -> None:
+    assert last_error(log) == expected
+
+
+def test_dependants_of_what_changed_may_change() -> None:
+    needs = {"a": set[str](), "b": {"a"}, "c": {"b"}, "d": set[str]()}
+    assert with_dependants({"a"}, needs) == {"a", "b", "c"}
+    assert with_dependants({"c"}, needs) == {"c"}
