@@ -1,8 +1,12 @@
 """Does the fast step learn what the plain one learns? `python -m benchmarks.numerics`.
 
-S/2 is trained on latents of procedural images in fp32 without compilation, and again in bf16 with
-compiled blocks. Both see the same images, times and noise. At several steps the validation loss of
+S/2 is trained on latents in fp32 without compilation, and again in bf16 with compiled blocks, from
+the same seeds: both see the same images, times and noise. At several steps the validation loss of
 the averaged weights is measured in fp32 on fixed (image, t, noise) triples of other images.
+
+With `--store`, `--autoencoder` and `--extractor` the latents are of real images, and samples of the
+last step are measured too: Fréchet distance to the training images. Without them the images are
+procedural.
 """
 
 import argparse
@@ -11,6 +15,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 import numpy as np
@@ -19,47 +24,131 @@ from torch import nn
 
 from benchmarks.generators import backbone, settings
 from benchmarks.gpu import machine
-from study.autoencoders.models import create_autoencoder
+from study.autoencoders.models import Autoencoder, create_autoencoder, load_autoencoder
 from study.command import device
-from study.config import AutoencoderConfig, Scaling, Weights, load_group
+from study.config import (
+    AutoencoderConfig,
+    Precision,
+    SamplerConfig,
+    Scaling,
+    Weights,
+    load_group,
+)
 from study.config.load import generator_group
 from study.data import shapes
-from study.generators.checkpoints import load_generator
+from study.data.store import PixelStore
+from study.evaluation.distances import frechet_distance, statistics
+from study.evaluation.features import FeatureExtractor
+from study.evaluation.networks.in_domain import load_network
+from study.generators.checkpoints import GeneratorIndex, load_generator
 from study.generators.common import Batch, GeneratorObjective
+from study.generators.decode import decode_batches
 from study.generators.objectives import build_objective
+from study.generators.sample import sample_batches, sample_labels
 from study.generators.train import LatentBatches, train_generator
 from study.latents import LatentCache, write_cache
 
 PLAIN = {"precision": "fp32", "compile": False, "cuda_graph": False, "deterministic": True}
 FAST = {"precision": "bf16", "compile": True, "deterministic": False}
 TOLERANCE = 0.005
-"""Of the validation loss, relative."""
+"""Of the validation loss, relative, for every seed."""
+DEVIATIONS = 2.0
+"""Seed standard deviations by which the mean Fréchet distances may differ."""
 VALIDATION_BATCHES = 8
+NUM_STEPS = 50
+"""Of the sampler."""
+MICRO_BATCH = 500
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Train twice and compare; 1 if the losses differ by more than the tolerance."""
+    """Train both ways and compare; 1 if losses or distances differ by more than the tolerance."""
     options = _options(arguments)
     place = device()
     record: dict[str, Any] = {"steps": options.steps, "batch": options.batch, **machine()}
-    with tempfile.TemporaryDirectory() as folder:
-        caches = [
-            shape_latents(Path(folder) / name, count, seed, options.side, place)
-            for name, count, seed in (("train", options.images, 0), ("validation", 512, 1))
-        ]
-        for label, changes in (("fast", FAST | {"cuda_graph": options.graph}), ("plain", PLAIN)):
-            began = time.monotonic()
-            record[label] = _run(Path(folder) / label, caches, options, changes, place)
-            record[label]["seconds"] = time.monotonic() - began
-            print(label, json.dumps(record[label]["validation"]), flush=True)
-            _save(options.output, record)
-    fast, plain = (record[label]["validation"] for label in ("fast", "plain"))
-    record["difference"] = {step: fast[step] / plain[step] - 1 for step in plain}
-    record["last_difference"] = list(record["difference"].values())[-1]
-    record["within_tolerance"] = abs(record["last_difference"]) <= TOLERANCE
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        judge = Judge(options, place) if options.store else None
+        if judge is None:
+            caches = [
+                shape_latents(folder / part, count, seed, options.side, place)
+                for part, count, seed in (("train", options.images, 0), ("validation", 512, 1))
+            ]
+        else:
+            caches = [judge.latents(folder / part, part) for part in ("train", "validation")]
+        for seed in options.seeds:
+            for label, changes in (
+                ("fast", FAST | {"cuda_graph": options.graph}),
+                ("plain", PLAIN),
+            ):
+                began = time.monotonic()
+                run = _run(folder / f"{label}-{seed}", caches, options, changes, seed, place, judge)
+                run["seconds"] = time.monotonic() - began
+                record.setdefault(label, {})[str(seed)] = run
+                print(label, seed, json.dumps(run["validation"]), run["distance"], flush=True)
+                _save(options.output, record)
+    record |= compare(record)
     _save(options.output, record)
     print(f"validation loss, fast against plain: {record['last_difference']:+.3%}")
     return int(not record["within_tolerance"])
+
+
+def compare(record: dict[str, Any]) -> dict[str, Any]:
+    """Differences of the fast and the plain runs, and whether they are within the tolerance."""
+    fast, plain = record["fast"], record["plain"]
+    relative = {
+        seed: {step: fast[seed]["validation"][step] / loss - 1 for step, loss in losses.items()}
+        for seed, losses in ((seed, run["validation"]) for seed, run in plain.items())
+    }
+    last = max((list(steps.values())[-1] for steps in relative.values()), key=abs)
+    result: dict[str, Any] = {"difference": relative, "last_difference": last}
+    within = abs(last) <= TOLERANCE
+    ours, theirs = ([run["distance"] for run in runs.values()] for runs in (fast, plain))
+    if len(theirs) > 1 and None not in theirs:
+        spread = stdev(theirs)
+        result["distance_difference"] = fmean(ours) - fmean(theirs)
+        result["distance_seed_deviation"] = spread
+        within = within and abs(result["distance_difference"]) <= DEVIATIONS * spread
+    return result | {"within_tolerance": within}
+
+
+class Judge:
+    """Real images, their latents and the distance of samples to them."""
+
+    def __init__(self, options: argparse.Namespace, place: torch.device) -> None:
+        self.store, self.place, self.samples = PixelStore(options.store), place, options.samples
+        self.autoencoder: Autoencoder = load_autoencoder(options.autoencoder).eval().to(place)
+        network = load_network(options.extractor, place)
+        self.extractor = FeatureExtractor("in_domain", network, place)
+        images = torch.from_numpy(np.array(self.store.images("train")))
+        self.real = statistics(self.extractor.all(images.split(MICRO_BATCH)).vectors, place)
+
+    def latents(self, folder: Path, part: str) -> LatentCache:
+        """Cached latents of the store's images of one part."""
+        images, labels = self.store.images(part), self.store.labels(part)
+        classes = self.store.num_classes
+        write_cache(folder, self.autoencoder, images, labels, classes, 1.0, 250, 10**6)
+        return LatentCache(folder)
+
+    def distance(
+        self, network: nn.Module, objective: GeneratorObjective, index: GeneratorIndex, seed: int
+    ) -> float:
+        """Fréchet distance of samples to the training images, in the extractor's features."""
+        counts = np.bincount(self.store.labels("train"), minlength=self.store.num_classes)
+        batches = sample_batches(
+            network,
+            objective,
+            index.spec,
+            sample_labels(counts.tolist(), self.samples),
+            load_group(SamplerConfig, "sampler", "euler"),
+            NUM_STEPS,
+            min(MICRO_BATCH, self.samples),
+            seed,
+            self.place,
+            precision=Precision.bf16 if self.place.type == "cuda" else Precision.fp32,
+        )
+        images = decode_batches(self.autoencoder, index.spec, index.scaling, batches)
+        vectors = self.extractor.all(images).vectors
+        return frechet_distance(statistics(vectors, self.place), self.real, self.place)
 
 
 def shape_latents(
@@ -93,7 +182,9 @@ def _run(
     caches: list[LatentCache],
     options: argparse.Namespace,
     changes: dict[str, Any],
+    seed: int,
     place: torch.device,
+    judge: Judge | None,
 ) -> dict[str, Any]:
     own = {
         "steps": options.steps,
@@ -111,18 +202,21 @@ def _run(
         backbone("S_2", options.tiny),
         config,
         Scaling.standardised,
-        0,
+        seed,
         place,
         lambda step, values: curve.append((step, values["loss"])),
     )
     held_out = LatentBatches(caches[1], Scaling.standardised, None, config, 1, place)
     numbers = torch.Generator(place).manual_seed(0)
     batches = [held_out.draw(step, numbers) for step in range(VALIDATION_BATCHES)]
-    losses = {}
+    losses, distance, network = {}, None, nn.Module()
     for point in index.checkpoints:
         network = load_generator(folder, index, point, generator, Weights.ema, place)
         losses[str(point.step)] = validation_loss(network, objective, batches, place)
-    return {"validation": losses, "training": curve, "settings": changes}
+    if judge is not None:
+        # Sampled the same way whatever it was trained with: it is the training that is compared.
+        distance = judge.distance(network, objective, index, seed)
+    return {"validation": losses, "distance": distance, "training": curve, "settings": changes}
 
 
 def _save(file: Path, record: dict[str, Any]) -> None:
@@ -137,10 +231,19 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--images", type=int, default=2048)
     parser.add_argument("--side", type=int, default=16, help="of the latents")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--store", type=Path, help="pixel store of real images")
+    parser.add_argument("--autoencoder", type=Path, help="diffusers folder")
+    parser.add_argument("--extractor", type=Path, help="in-domain network")
+    parser.add_argument("--samples", type=int, default=10_000)
     parser.add_argument("--graph", action="store_true", help="replay the fast step as a graph")
     parser.add_argument("--tiny", action="store_true", help="a small network: a rehearsal")
     parser.add_argument("--output", type=Path, default=Path("work/benchmarks/numerics.json"))
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    given = [options.store, options.autoencoder, options.extractor]
+    if any(given) and not all(given):
+        parser.error("--store, --autoencoder, --extractor: must be given together")
+    return options
 
 
 if __name__ == "__main__":

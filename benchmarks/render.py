@@ -60,7 +60,8 @@ def gpu(records: Records) -> list[str]:
         "## GPU",
         f"{_machine(records)}. Images/s; batch {_batches()}. Of training rows the whole loop is "
         "timed, data loading and averaging of weights included; random latents. Median of steps "
-        "by device events; of fine-tuning over modes the mean.",
+        "by device events; of fine-tuning over modes the mean. Rates of others, goals and "
+        "rooflines are of one H200.",
         "\n".join(
             [
                 "| work | others | must | aim | here | | of roofline | of peak | GiB |",
@@ -85,21 +86,32 @@ def cpu(records: Records) -> list[str]:
 
 
 def numerics(record: dict[str, Any]) -> list[str]:
-    """Validation losses of the fast and the plain step; nothing of a run that was cut."""
+    """Validation losses and distances of the fast and the plain step; nothing of a cut run."""
     if "difference" not in record:
         return []
+    fast, plain = record["fast"], record["plain"]
     lines = [
-        f"| {step} | {record['plain']['validation'][step]:.5f} | "
-        f"{record['fast']['validation'][step]:.5f} | {difference:+.3%} |"
-        for step, difference in record["difference"].items()
+        f"| {seed} | {step} | {plain[seed]['validation'][step]:.5f} | "
+        f"{fast[seed]['validation'][step]:.5f} | {difference:+.3%} |"
+        for seed, steps in record["difference"].items()
+        for step, difference in steps.items()
     ]
-    head = ["| step | fp32 | fast | difference |", "|---:|---:|---:|---:|"]
-    return [
+    head = ["| seed | step | fp32 | fast | difference |", "|---:|---:|---:|---:|---:|"]
+    parts = [
         "## Does the fast step learn the same",
         f"S/2, {record['steps']} steps of {record['batch']} images, on {record['device']}: "
         "validation loss of averaged weights, in fp32, on fixed (image, t, noise).",
         "\n".join([*head, *lines]),
     ]
+    if "distance_difference" in record:
+        rows = [f"| {s} | {plain[s]['distance']:.4f} | {fast[s]['distance']:.4f} |" for s in plain]
+        parts += [
+            "Fréchet distance of samples to the training images, in the features of the in-domain "
+            f"extractor; means differ by {record['distance_difference']:+.4f}, the standard "
+            f"deviation of the fp32 seeds is {record['distance_seed_deviation']:.4f}.",
+            "\n".join(["| seed | fp32 | fast |", "|---:|---:|---:|", *rows]),
+        ]
+    return parts
 
 
 def _fastest(records: Records, name: str) -> dict[str, Any] | None:
