@@ -18,7 +18,9 @@ RUN := PATH="$(BIN):$$PATH" DVC_NO_ANALYTICS=1 MLFLOW_DISABLE_TELEMETRY=true DO_
 SUPPORTED := (3, 11) <= sys.version_info[:2] <= (3, 13)
 FAST := not slow and not gpu and not network
 # The tests of the pipeline run one after another, as they share a run; the others beside them.
-TESTS := OMP_NUM_THREADS=1 python -m pytest --numprocesses $(WORKERS) --no-loadscope-reorder
+# One that hangs shows where, and ends.
+TESTS := OMP_NUM_THREADS=1 python -m pytest --numprocesses $(WORKERS) --no-loadscope-reorder \
+	--override-ini faulthandler_timeout=900 --override-ini faulthandler_exit_on_timeout=true
 
 .PHONY: study setup test unit test-all soak audit lint ui container
 
