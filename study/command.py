@@ -176,8 +176,6 @@ def die_with_parent() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, terminate)
     end_with_parent()
-    if os.getppid() == 1 and os.environ.get("DVC_STAGE"):
-        sys.exit(143)
 
 
 def _taken(lock: TextIO) -> bool:

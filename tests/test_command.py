@@ -160,16 +160,15 @@ def test_whatever_a_full_disk_makes_a_library_raise_is_one_line(
 
 
 CHILD = """
-import time
+import os, time
 from study.command import die_with_parent
 die_with_parent()
-print("ready", flush=True)
+print(os.getpid(), flush=True)
 time.sleep(60)
 """
 PARENT = """
 import subprocess, sys, time
-child = subprocess.Popen([sys.executable, "-c", sys.argv[1]])
-print(child.pid, flush=True)
+subprocess.Popen(sys.argv[1:])
 time.sleep(60)
 """
 
@@ -179,41 +178,40 @@ def _alive(pid: int) -> bool:
     return state.exists() and state.read_text().rsplit(")", 1)[1].split()[0] != "Z"
 
 
-def ends_with(parent: "subprocess.Popen[str]") -> None:
-    assert parent.stdout is not None
-    child = int(parent.stdout.readline())
-    assert parent.stdout.readline() == "ready\n"
-    parent.kill()
-    parent.wait()
-    for _ in range(100):
-        if not _alive(child):
-            return
-        time.sleep(0.05)
-    os.kill(child, signal.SIGKILL)
-    pytest.fail("the child outlived its parent by five seconds")
+def ends_with_parent(command: list[str], environment: dict[str, str]) -> None:
+    arguments = [sys.executable, "-c", PARENT, *command]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, env=environment) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        parent.kill()
+        parent.wait()
+        for _ in range(100):
+            if not _alive(child):
+                return
+            time.sleep(0.05)
+        os.kill(child, signal.SIGKILL)
+        pytest.fail("the child outlived its parent by five seconds")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a feature of the Linux kernel")
 def test_a_stage_ends_with_its_parent() -> None:
-    arguments = [sys.executable, "-c", PARENT, CHILD]
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as parent:
-        ends_with(parent)
+    ends_with_parent([sys.executable, "-c", CHILD], dict(os.environ))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a feature of the Linux kernel")
-def test_a_stage_that_dvc_started_ends_with_it_while_it_still_imports() -> None:
-    child = "import study.stages, time; print('ready', flush=True); time.sleep(60)"
-    environment = os.environ | {"DVC_STAGE": "a"}
-    arguments = [sys.executable, "-c", PARENT, child]
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, env=environment) as parent:
-        ends_with(parent)
+@pytest.mark.parametrize(
+    "shell", [[], ["sh", "-c", 'exec "$0" "$@"'], ["sh", "-c", '"$0" "$@"; exit']]
+)
+def test_a_stage_that_dvc_started_ends_with_it_while_it_still_imports(shell: list[str]) -> None:
+    child = "import study.stages, os, time; print(os.getpid(), flush=True); time.sleep(60)"
+    ends_with_parent([*shell, sys.executable, "-c", child], os.environ | {"DVC_STAGE": "a"})
 
 
 def test_a_terminated_stage_ends_with_143() -> None:
     arguments = [sys.executable, "-c", CHILD]
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
+        assert int(process.stdout.readline()) == process.pid
         process.terminate()
         assert process.wait(10) == 143
 

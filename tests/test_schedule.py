@@ -18,9 +18,9 @@ from study.schedule import Job, Schedule, State, finish, last_error, plan, with_
 SCRIPT = """\
 import sys, time
 from pathlib import Path
-from study.parent import end_with_parent
+from study.parent import end_with_dvc
 
-end_with_parent()  # As stages do.
+end_with_dvc()  # As stages do.
 name = sys.argv[1]
 begun = Path(f"begun-{name}")
 again = begun.exists()
@@ -54,6 +54,8 @@ def pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("DVC_GLOBAL_CONFIG_DIR", "DVC_SYSTEM_CONFIG_DIR", "DVC_SITE_CACHE_DIR"):
         monkeypatch.setenv(name, str(tmp_path / name.lower()))
     monkeypatch.setenv("DVC_NO_ANALYTICS", "1")
+    # Where it is not bash, a shell stays between dvc and the command.
+    monkeypatch.setenv("SHELL", "/bin/sh")
     (tmp_path / "named.py").write_text(SCRIPT)
     declare(tmp_path, *NEEDS)
     subprocess.run(

@@ -2,8 +2,8 @@
 
 import os
 
-from study.parent import end_with_parent
+from study.parent import end_with_dvc
 
 if os.environ.get("DVC_STAGE"):
     # From the first moment: imports take seconds, in which dvc may be killed.
-    end_with_parent()
+    end_with_dvc()
