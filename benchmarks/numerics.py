@@ -4,6 +4,8 @@ S/2 is trained on latents in fp32 without compilation, and again in bf16 with co
 the same seeds: both see the same images, times and noise. At several steps the validation loss of
 the averaged weights is measured in fp32 on fixed (image, t, noise) triples of other images.
 
+What the output file has of the same settings is not run again.
+
 With `--store`, `--autoencoder` and `--extractor` the latents are of real images, and samples of the
 last step are measured too: Fréchet distance to the training images. Without them the images are
 procedural.
@@ -64,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Train both ways and compare; 1 if losses or distances differ by more than the tolerance."""
     options = _options(arguments)
     place = device()
-    record: dict[str, Any] = {"steps": options.steps, "batch": options.batch, **machine()}
+    record = _found(options, {"steps": options.steps, "batch": options.batch, **machine()})
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         judge = Judge(options, place) if options.store else None
@@ -80,6 +82,8 @@ def main(arguments: list[str] | None = None) -> int:
                 ("fast", FAST | {"cuda_graph": options.graph}),
                 ("plain", PLAIN),
             ):
+                if str(seed) in record.get(label, {}):
+                    continue
                 began = time.monotonic()
                 run = _run(folder / f"{label}-{seed}", caches, options, changes, seed, place, judge)
                 run["seconds"] = time.monotonic() - began
@@ -217,6 +221,16 @@ def _run(
         # Sampled the same way whatever it was trained with: it is the training that is compared.
         distance = judge.distance(network, objective, index, seed)
     return {"validation": losses, "distance": distance, "training": curve, "settings": changes}
+
+
+def _found(options: argparse.Namespace, record: dict[str, Any]) -> dict[str, Any]:
+    """The record with runs that the output file has, if all but the time is as there."""
+    if not options.output.is_file():
+        return record
+    kept = json.loads(options.output.read_text())
+    same = all(kept[key] == value for key, value in record.items() if key != "time")
+    runs = {label: kept[label] for label in ("fast", "plain") if label in kept} if same else {}
+    return record | runs
 
 
 def _save(file: Path, record: dict[str, Any]) -> None:
