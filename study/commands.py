@@ -106,6 +106,7 @@ def add_grid(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         "grid",
         "grid --workers 4",
         "grid --processes 8",
+        "grid --only '*-0' '*-0-*'",
         "grid --executor slurm --workers 32 --option timeout_min=2880 --option slurm_partition=gpu",
     )
     grid.add_argument("--workers", type=int, help="at once (default: one a GPU; slurm: 16 jobs)")
@@ -118,6 +119,14 @@ def add_grid(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         metavar="KEY=VALUE",
         help="of a Slurm job, as submitit's AutoExecutor takes it (default: timeout_min=1440, "
         "gpus_per_node as --processes)",
+    )
+    grid.add_argument(
+        "--only",
+        nargs="+",
+        default=["*"],
+        metavar="PATTERN",
+        help="instances that match, as STAGE@INSTANCE, and what they need: one sitting of several; "
+        "there is no last dvc repro then",
     )
     grid.add_argument("--retries", type=int, default=2, help="of a failed instance (default: 2)")
     grid.add_argument(
@@ -199,7 +208,7 @@ def _grid(options: argparse.Namespace) -> None:
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     began = time.monotonic()
     with Board() as board:
-        schedule = plan(executor, options.retries, board.report)
+        schedule = plan(executor, options.retries, board.report, options.only)
         schedule.tick = board.tick
         board.tick(schedule.jobs.values())
         print(f"{len(schedule.jobs)} instances: {board.count()}", flush=True)
@@ -216,8 +225,9 @@ def _grid(options: argparse.Namespace) -> None:
         failed = [job for job in schedule.jobs.values() if job.state is State.failed]
         logs = ", ".join(paths.shown(job.log) for job in failed)
         raise StudyError(f"{len(failed)} failed, {len(lost)} not run; see {logs}")
-    finish()
-    print("dvc repro: nothing left to do")
+    if options.only == ["*"]:
+        finish()
+        print("dvc repro: nothing left to do")
 
 
 def _executor(options: argparse.Namespace) -> "Executor":

@@ -1,12 +1,13 @@
 """Runs the selected profile's stage instances side by side, in the order that DVC gives them."""
 
 import fcntl
+import fnmatch
 import json
 import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cache
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from study import paths
-from study.config import StudyError
+from study.config import ConfigError, StudyError
 from study.executors import Executor
 
 _POLL_S = 0.2
@@ -178,9 +179,22 @@ class Schedule:
         return found
 
 
-def plan(executor: Executor, retries: int, report: Report) -> Schedule:
-    """What is to be run of the selected profile, by DVC's own graph and status."""
-    needs = dependencies()
+def plan(
+    executor: Executor, retries: int, report: Report, only: Sequence[str] = ("*",)
+) -> Schedule:
+    """What is to be run of the selected profile, by DVC's own graph and status.
+
+    Args:
+        executor: runs instances.
+        retries: of a failed instance.
+        report: called whenever an instance begins or ends.
+        only: patterns of the shell; what matches none of them and is needed by none that does is
+            left out.
+
+    Raises:
+        ConfigError: a pattern that no instance matches.
+    """
+    needs = _needed(only, dependencies())
     stale = with_dependants(changed(), needs)
 
     @cache
@@ -197,6 +211,18 @@ def plan(executor: Executor, retries: int, report: Report) -> Schedule:
         for name in needs
     }
     return Schedule(jobs, executor, retries, report)
+
+
+def _needed(patterns: Sequence[str], needs: dict[str, set[str]]) -> dict[str, set[str]]:
+    found: set[str] = set()
+    for pattern in patterns:
+        matching = fnmatch.filter(needs, pattern)
+        if not matching:
+            raise ConfigError(f"--only {pattern!r}: must match an instance, such as {min(needs)}")
+        found.update(matching)
+    while new := set().union(*(needs[name] for name in found)) - found:
+        found |= new
+    return {name: needs[name] for name in needs if name in found}
 
 
 def dependencies() -> dict[str, set[str]]:

@@ -139,6 +139,13 @@ def test_jobs_of_submitit_run_in_order(pipeline: Path) -> None:
     assert (pipeline / "flaky.txt").read_text() == "flaky"
 
 
+def test_of_some_instances_what_they_need_runs_too(pipeline: Path) -> None:
+    chosen = plan(LocalProcesses(2, []), 1, lambda job: None, ["fl*", "after_*"])
+    assert set(chosen.jobs) == {"first", "flaky", "broken", "after_broken"}
+    with pytest.raises(ConfigError, match=r"--only 'x\*': must match an instance, such as after_b"):
+        plan(LocalProcesses(2, []), 1, lambda job: None, ["x*"])
+
+
 def test_a_cluster_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"--executor slurm.*") as caught:
         ClusterJobs(1, tmp_path, {"timeout_min": 5})
