@@ -191,14 +191,15 @@ class Autoencoder(nn.Module):
         return [part for part in parts if part is not None]
 
     def save(self, folder: Path) -> None:
-        """Write a diffusers folder (safetensors)."""
+        """Write a diffusers folder (safetensors), the same wherever the weights came from."""
         self.model.save_pretrained(folder, safe_serialization=True)
+        file = folder / "config.json"
+        config = json.loads(file.read_text())
+        config.pop("_name_or_path", None)
         if self.family is Family.tiny:
             # AutoencoderTiny saves a key that it warns about whenever it is loaded again.
-            file = folder / "config.json"
-            config = json.loads(file.read_text())
             config.pop("block_out_channels", None)
-            file.write_text(json.dumps(config, indent=2) + "\n")
+        file.write_text(json.dumps(config, indent=2) + "\n")
 
 
 def create_autoencoder(config: AutoencoderConfig) -> Autoencoder:

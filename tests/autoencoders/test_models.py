@@ -197,6 +197,19 @@ def test_a_deterministic_posterior_ignores_noise_and_has_no_kl() -> None:
     assert torch.equal(posterior.kl(), torch.zeros(2))
 
 
+def test_what_is_saved_does_not_tell_where_the_weights_came_from(
+    autoencoder: Autoencoder, tmp_path: Path
+) -> None:
+    for name in ("a", "b"):
+        autoencoder.save(tmp_path / name)
+        load_autoencoder(tmp_path / name).save(tmp_path / f"{name}-again")
+    saved = [
+        {file.name: file.read_bytes() for file in (tmp_path / f"{name}-again").iterdir()}
+        for name in ("a", "b")
+    ]
+    assert saved[0] == saved[1]
+
+
 def test_a_saved_autoencoder_loads_without_a_warning(
     autoencoder: Autoencoder, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
