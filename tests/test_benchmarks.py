@@ -102,3 +102,9 @@ def test_fast_and_plain_training_agree(tmp_path: Path) -> None:
     record = json.loads(output.read_text())
     assert record["difference"]["0"].keys() == {"2", "5", "10", "20"}
     assert "## Does the fast step learn the same" in render.page(tmp_path)
+
+    # What is there is not run again.
+    assert numerics.main(["--tiny", *sizes, "--seeds", "0", "1", "--output", str(output)]) == 0
+    more = json.loads(output.read_text())
+    assert more["plain"]["0"] == record["plain"]["0"]
+    assert more["difference"].keys() == {"0", "1"}
