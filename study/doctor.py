@@ -196,10 +196,12 @@ def _lock_file() -> Iterator[Finding]:
 
 def _whole(entry: Any) -> bool:
     """Whether an instance's entry in `dvc.lock` has all that DVC writes."""
-    files = [*entry.get("deps", []), *entry.get("outs", [])]
+    deps, outs = entry.get("deps"), entry.get("outs")
+    files = [*(deps or []), *(outs or [])]
     params = entry.get("params", {}).values()
     return (
-        bool(entry.get("cmd"))
+        # DVC itself takes an entry without the rest for whole.
+        bool(entry.get("cmd") and deps and outs)
         # A part of a digest may be a number.
         and all(isinstance(file.get(key), str) for file in files for key in ("path", "hash", "md5"))
         and all("size" in file and None not in file.values() for file in files)

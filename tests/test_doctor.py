@@ -109,6 +109,13 @@ def test_a_part_of_a_lock_file_that_dvc_refuses_is_a_fault(root: Path) -> None:
     assert not any(finding.cure for finding in doctor._lock_file())
 
 
+def test_an_entry_that_was_cut_and_that_dvc_takes_for_whole_is_a_fault(root: Path) -> None:
+    file = root / "dvc.lock"
+    file.write_text("schema: '2.0'\nstages:\n  a@b:\n    cmd: python -m a\n")
+    load(str(file), COMPILED_LOCKFILE_SCHEMA)
+    assert faults()["dvc.lock"].text == "incomplete: a@b"
+
+
 def test_a_damaged_lock_of_dvc_is_named(root: Path) -> None:
     file = root / ".dvc" / "tmp" / "rwlock"
     file.parent.mkdir(parents=True)
