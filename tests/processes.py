@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,13 @@ def _member(
         return function(*copy.deepcopy(arguments))
 
 
+def _until(stop: int | None, span: range) -> Iterator[int]:
+    for step in span:
+        if step == stop:
+            raise Interrupted
+        yield step
+
+
 def generator(
     folder: Path,
     kind: Any,
@@ -91,12 +99,6 @@ def generator(
     """Curve and weights of a generator; with `stop` the curve until then."""
     curve: Curve = []
 
-    def steps(span: range) -> Iterator[int]:
-        for step in span:
-            if step == stop:
-                raise Interrupted
-            yield step
-
     try:
         train_generator(
             folder,
@@ -109,7 +111,7 @@ def generator(
             0,
             CPU,
             lambda step, values: curve.append({"step": step, **values}),
-            steps,
+            partial(_until, stop),
             Keeper(keep, every_s=0),
         )
     except Interrupted:
@@ -132,18 +134,14 @@ def autoencoder(
     """Curve and weights of a fine-tuned autoencoder; with `stop` the curve until then."""
     curve: Curve = []
 
-    def steps(span: range) -> Iterator[int]:
-        for step in span:
-            if step == stop:
-                raise Interrupted
-            yield step
-
     def log(step: int, values: dict[str, float]) -> None:
         curve.append({"step": step, **values})
 
     try:
         keeper = Keeper(keep, every_s=0)
-        train_autoencoder(network, images, config, arm, views, 0, log, steps, keeper)
+        train_autoencoder(
+            network, images, config, arm, views, 0, log, partial(_until, stop), keeper
+        )
     except Interrupted:
         return curve, {}
     return curve, {name: value.numpy() for name, value in network.state_dict().items()}
