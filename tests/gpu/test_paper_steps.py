@@ -32,6 +32,8 @@ from study.data import shapes
 SIDE, CLASSES = 256, 4
 STEPS, SMALL_STEPS = 8, 40
 LIMIT_S = 180.0
+SAVED_AFTER_S = 25.0
+"""Between the start of XL/2's training and the end of its first step, which is compiled."""
 SD_VAE = {
     "block_out_channels": [128, 256, 512, 512],
     "layers_per_block": 2,
@@ -86,9 +88,11 @@ class Study:
         )
 
     def run(self, stage: str, **environment: str) -> str:
+        began = time.monotonic()
         process = self.start(stage, **environment)
         printed, _ = process.communicate(timeout=600)
         assert process.returncode == 0, printed
+        print(f"{stage}: {time.monotonic() - began:.0f} s")
         return printed
 
     def curve(self) -> list[dict[str, str]]:
@@ -156,9 +160,9 @@ def make_study(folder: Path, small: bool) -> Study:
     return Study(clone)
 
 
-def killed_and_resumed(study: Study) -> str:
+def killed_and_resumed(study: Study, keep_every_s: float) -> str:
     """Train until a state is kept, kill, train on; what the second start printed."""
-    first = study.start("train_generator", STUDY_KEEP_EVERY_S="0")
+    first = study.start("train_generator", STUDY_KEEP_EVERY_S=str(keep_every_s))
     began = time.monotonic()
     while not list(study.root.glob("work/train_generator/*/*/state-*.pt")):
         assert first.poll() is None, first.communicate()[0]
@@ -166,16 +170,17 @@ def killed_and_resumed(study: Study) -> str:
         time.sleep(0.002)
     first.send_signal(signal.SIGKILL)
     first.communicate()
+    print(f"until the kill: {time.monotonic() - began:.0f} s")
     assert not study.root.joinpath("outputs/paper/train_generator", INSTANCE, "index.json").exists()
     return study.run("train_generator")
 
 
-def check(study: Study) -> None:
+def check(study: Study, keep_every_s: float = 0.0) -> None:
     for stage in ("prepare_data", "finetune_autoencoder", "cache_latents"):
         study.run(stage)
     manifest = study.root / "outputs/paper/prepare_data/paper-imagenet_256/manifest.json"
     assert json.loads(manifest.read_text())["image_size"] == SIDE
-    printed = killed_and_resumed(study)
+    printed = killed_and_resumed(study, keep_every_s)
     assert f"work/train_generator/{INSTANCE}/" in printed.partition("resumed from ")[2]
     curve = study.curve()
     steps = [int(row["step"]) for row in curve]
@@ -204,7 +209,8 @@ def test_dit_xl_2_takes_real_steps_and_resumes_after_a_kill(tmp_path: Path) -> N
         pytest.skip("needs a GPU")
     began = time.monotonic()
     study = make_study(tmp_path, small=False)
-    check(study)
+    print(f"\nimages and weights: {time.monotonic() - began:.0f} s")
+    check(study, SAVED_AFTER_S)
     metrics = study.root / "reports/paper/metrics/train_generator" / f"{INSTANCE}.json"
     content = json.loads(metrics.read_text())
     assert content["parameters"]["backbone"]["width"] == 1152
