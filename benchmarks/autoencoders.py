@@ -1,8 +1,11 @@
 """Encoding, decoding and fine-tuning of SD-VAE's architecture with random weights."""
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -11,8 +14,10 @@ from torch import Tensor, nn
 from benchmarks.generators import latent_spec
 from benchmarks.timing import Clock
 from study import paths
+from study.acceleration import settled
 from study.autoencoders.models import Autoencoder, create_autoencoder, load_autoencoder
 from study.autoencoders.monitor import Views
+from study.autoencoders.objective import Draw, draw_branch
 from study.autoencoders.train import train_autoencoder
 from study.config import (
     ArmConfig,
@@ -41,6 +46,8 @@ TINY = {
 SIDE = 256
 COMPARED = 8
 """Images on which precisions are compared."""
+DRAWN = 20_000
+"""Draws by which the modes of a recipe are found and weighed."""
 TYPICAL_DB = 26.0
 """PSNR of SD-VAE's reconstructions, of which a change is said."""
 
@@ -57,9 +64,7 @@ def sd_vae(device: torch.device, tiny: bool, weights: Path | None = None) -> Aut
                 family=Family.kl, weights=None, architecture=architecture, published_scale=0.18215
             )
         ).eval()
-    if device.type == "cpu":
-        return autoencoder
-    return autoencoder.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return settled(autoencoder, device)
 
 
 def smooth_images(count: int, side: int, device: torch.device) -> Tensor:
@@ -128,7 +133,18 @@ def lpips_vgg(device: torch.device, tiny: bool) -> nn.Module:
 
     torch.manual_seed(0)
     network = lpips.LPIPS(net="vgg", pnet_rand=True, verbose=False)
-    return LPIPS(network).to(device).eval().requires_grad_(False)
+    return settled(LPIPS(network), device).eval().requires_grad_(False)
+
+
+def modes(arm: ArmConfig, side: int) -> list[tuple[Draw, float]]:
+    """Draws of a recipe that differ in the sizes of what is computed, with their probabilities."""
+    numbers, found = torch.Generator().manual_seed(0), {}
+    counts: Counter[tuple[float, ...]] = Counter()
+    for _ in range(DRAWN):
+        draw = draw_branch(arm, side, numbers)
+        counts[draw.areas(side)] += 1
+        found.setdefault(draw.areas(side), draw)
+    return [(found[key], count / DRAWN) for key, count in sorted(counts.items())]
 
 
 def finetune(
@@ -141,29 +157,51 @@ def finetune(
 ) -> dict[str, object]:
     """Time the fine-tuning loop, data loading included.
 
+    Every mode of the recipe comes a few times in a row, since its first steps choose algorithms and
+    are recorded; what the last take is weighed by the mode's probability.
+
     Args:
-        clock: how often; branches differ, so it is the mean that counts.
+        clock: how often; its warm-up and repeats are those of one mode.
         arm: plain is full resolution always, eq the released recipe.
         batch: images per step.
         separate: the discriminator's step draws and reconstructs anew, as released.
         tiny: a small autoencoder, for a rehearsal.
         changes: of the section finetune_autoencoder; what it does not have is ignored.
+
+    Raises:
+        TimeoutError: the clock's seconds are over before every mode was timed.
     """
     section = load_grid(paths.PARAMS / "profile" / "autoencoders.yaml")["finetune_autoencoder"]
     own = {"steps": 10**6, "batch_size": batch, "perceptual_weight": 1.0}
     own |= {"separate_draws": separate}
     own |= {key: value for key, value in (changes or {}).items() if key in section}
     config = convert(AutoencoderTrainingConfig, section | own, "finetune_autoencoder.")
-    shape = (8 * batch, 3, 32 if tiny else SIDE, 32 if tiny else SIDE)
-    images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    train_autoencoder(
-        sd_vae(clock.device, tiny),
-        images,
-        config,
-        load_group(ArmConfig, "arm", arm),
-        Views(lpips_vgg(clock.device, tiny), "lpips"),
-        0,
-        lambda *_: None,
-        clock.loop,
-    )
-    return clock.result(batch, mean=arm != "plain") | {"settings": section | own | {"arm": arm}}
+    side = 32 if tiny else SIDE
+    images = np.random.default_rng(0).integers(0, 256, (8 * batch, 3, side, side), dtype=np.uint8)
+    autoencoder, recipe = sd_vae(clock.device, tiny), load_group(ArmConfig, "arm", arm)
+    drawn = modes(recipe, autoencoder.latent_side(images))
+    first, each = clock.warm_up, clock.warm_up + clock.repeats
+    clock.warm_up, clock.repeats = 0, each * len(drawn)
+    order = iter([draw for draw, _ in drawn for _ in range(each * (1 + separate))])
+    with patch("study.autoencoders.train.draw_branch", lambda *_: next(order, Draw())):
+        train_autoencoder(
+            autoencoder,
+            images,
+            config,
+            recipe,
+            Views(lpips_vgg(clock.device, tiny), "lpips"),
+            0,
+            lambda *_: None,
+            clock.loop,
+        )
+    times = clock.times()
+    if len(times) < clock.repeats:
+        raise TimeoutError(f"{len(times)} of {clock.repeats} steps: more seconds are needed")
+    typical = [median(times[k + first : k + each]) for k in range(0, len(times), each)]
+    seconds = sum(t * share for t, (_, share) in zip(typical, drawn, strict=True))
+    return clock.result(batch) | {
+        "images_per_s": batch / seconds,
+        "ms": seconds * 1e3,
+        "modes": len(drawn),
+        "settings": section | own | {"arm": arm},
+    }

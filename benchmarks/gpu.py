@@ -41,8 +41,8 @@ TIMED = {
     "finetune_modes_two": partial(autoencoders.finetune, arm="eq", separate=True),
 }
 CHANGES: dict[str, dict[str, Any]] = {"sit_s2": GRAPH, "sit_b2": GRAPH, "dit_b2": GRAPH}
-MANY = ("finetune_modes", "finetune_modes_two")
-"""Rows whose repeats differ by nature, and of which more are timed."""
+OF_A_MODE = (2, 3)
+"""Steps of each mode of fine-tuning that warm up, and that are timed."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -53,10 +53,10 @@ def main(arguments: list[str] | None = None) -> int:
     for name in options.only.split(",") if options.only else ROWS:
         row, given = ROWS[name], CHANGES.get(name, {}) | changes
         batch = options.batch or (4 if options.tiny else row.batch)
-        repeats = options.repeats * (4 if name in MANY else 1)
+        warm_up, repeats = OF_A_MODE if "modes" in name else (options.warm_up, options.repeats)
         clock = Clock(
             device=place,
-            warm_up=options.warm_up,
+            warm_up=warm_up,
             repeats=repeats,
             seconds=options.seconds,
             profiled=options.profile,

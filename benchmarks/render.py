@@ -60,8 +60,8 @@ def gpu(records: Records) -> list[str]:
         "## GPU",
         f"{_machine(records)}. Images/s; batch {_batches()}. Of training rows the whole loop is "
         "timed, data loading and averaging of weights included; random latents. Median of steps "
-        "by device events; of fine-tuning over modes the mean. Rates of others, goals and "
-        "rooflines are of one H200.",
+        "by device events; of fine-tuning that of each mode, weighed by its probability. Rates "
+        "of others, goals and rooflines are of one H200.",
         "\n".join(
             [
                 "| work | others | must | aim | here | | of roofline | of peak | GiB |",

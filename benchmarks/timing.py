@@ -89,15 +89,10 @@ class Clock:
         torch.cuda.synchronize()
         return [a.elapsed_time(b) / 1e3 for a, b in pairwise(self.marks)]  # type: ignore[union-attr]
 
-    def result(self, images: int, *, mean: bool = False) -> dict[str, object]:
-        """Rate and spread; images of one repeat.
-
-        Args:
-            images: per repeat.
-            mean: rate by the mean, of repeats that differ by nature; else by the median.
-        """
+    def result(self, images: int) -> dict[str, object]:
+        """Rate by the median, and spread; so many images of one repeat."""
         times = self.times()
-        typical = sum(times) / len(times) if mean else median(times)
+        typical = median(times)
         result: dict[str, object] = {
             "images_per_s": images / typical,
             "ms": typical * 1e3,

@@ -6,6 +6,7 @@ It decides how fast a network runs and how its results are rounded, nothing else
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -13,6 +14,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from study import paths
 from study.config import Precision
+
+Network = TypeVar("Network", bound=nn.Module)
 
 ATTENTION = [
     SDPBackend.CUDNN_ATTENTION,
@@ -30,6 +33,13 @@ def autocast(device: torch.device, precision: Precision) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=precision is Precision.bf16)
 
 
+def settled(network: Network, device: torch.device | str) -> Network:
+    """A convolutional network on a device, in the memory layout that is fastest there."""
+    if torch.device(device).type == "cpu":
+        return network.to(device)
+    return network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
 def compile_parts(parts: Iterable[nn.Module], dynamic: bool | None = False) -> None:
     """Compile modules in place, each by itself; equal modules are compiled once for all.
 
@@ -42,10 +52,7 @@ def compile_parts(parts: Iterable[nn.Module], dynamic: bool | None = False) -> N
             first shape, then once for all others.
     """
     import torch._dynamo
-    from diffusers.models import upsampling
 
-    # Asked on every pass whether torch is older than 2.1, which no compiler can follow.
-    upsampling.is_torch_version = lambda operation, version: operation != "<"  # pyright: ignore
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(paths.ROOT / "work" / "compiled"))
     torch._dynamo.config.recompile_limit = VARIANTS  # pyright: ignore[reportAttributeAccessIssue]
     for part in parts:

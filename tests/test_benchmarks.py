@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks import cpu, gpu, numerics, render
+from benchmarks import autoencoders, cpu, gpu, numerics, render
 from benchmarks.rows import ROWS
+from study.autoencoders.objective import Draw
+from study.config import ArmConfig, load_group
 
 pytestmark = pytest.mark.filterwarnings("default")
 QUICK = ["--tiny", "--warm-up", "1", "--repeats", "2", "--set", "compile=false", "--output"]
@@ -27,6 +29,16 @@ def test_a_row(tmp_path: Path, name: str) -> None:
     assert record["repeats"] == 2
     assert record["settings"]["compile"] is False
     assert record["must_share"] == record["images_per_s"] / ROWS[name].must
+
+
+def test_modes_of_a_recipe_and_their_shares() -> None:
+    assert autoencoders.modes(load_group(ArmConfig, "arm", "plain"), 32) == [(Draw(), 1.0)]
+    found = autoencoders.modes(load_group(ArmConfig, "arm", "eq"), 32)
+    shares = [(draw.areas(32), share) for draw, share in found]
+    assert len(found) == 1 + 24 + 24
+    assert sum(share for _, share in shares) == pytest.approx(1)
+    assert sum(p for (encoded, _), p in shares if encoded < 1) == pytest.approx(0.125, abs=0.01)
+    assert dict(shares)[1.0, 1.0] == pytest.approx(0.375, abs=0.015)
 
 
 @pytest.mark.slow

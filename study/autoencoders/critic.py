@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from study import distributed
-from study.acceleration import autocast
+from study.acceleration import autocast, settled
 from study.autoencoders.losses import PatchDiscriminator, hinge_discriminator_loss
 from study.autoencoders.objective import Forward
 from study.config import AutoencoderTrainingConfig
@@ -42,7 +42,7 @@ class Critic:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(derive(seed, "discriminator"))
                 network = PatchDiscriminator(smallest, config.discriminator_width)
-            self.network = network.to(device)
+            self.network = settled(network, device)
             trained = list(self.network.parameters())
             self.optimiser = adam(trained, config.learning_rate, ADAM_BETAS)
 

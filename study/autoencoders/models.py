@@ -81,6 +81,7 @@ class Autoencoder(nn.Module):
         """Set the precision of `encode` and `decode`; compile them, for images of one size."""
         self.precision, self.compiled = precision, compiled
         if compiled:
+            self._rewrite()
             compile_parts([self.model.encoder, self.model.decoder])
 
     @property
@@ -177,12 +178,18 @@ class Autoencoder(nn.Module):
         The adaptive GAN weight asks for the gradient of the last layer alone; of compiled code only
         all gradients can be had.
         """
+        self._rewrite()
         decoder = self.model.decoder
         if self.family is Family.tiny:
             blocks = [m for m in decoder.layers if not isinstance(m, nn.Conv2d | nn.Upsample)]
         else:
             blocks = [decoder.mid_block, *decoder.up_blocks]
         return [self.model.encoder, *blocks]
+
+    def _rewrite(self) -> None:
+        from study.autoencoders.compiled import rewrite
+
+        rewrite(self.model)
 
     def encoder_modules(self) -> list[nn.Module]:
         """Modules that determine the latents."""

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from study import paths
+from study.acceleration import settled
 from study.config import ConfigError
 from study.evaluation.networks.in_domain import InDomainNetwork, load_network
 
@@ -68,7 +69,8 @@ def perceptual_distance(
     """
     if lpips_weights is not None:
         return "lpips", lpips_vgg(paths.ROOT / lpips_weights, device)
-    return "perceptual_in_domain", PerceptualDistance(load_network(network_folder, device))
+    network = settled(load_network(network_folder), device)
+    return "perceptual_in_domain", PerceptualDistance(network)
 
 
 class LPIPS(nn.Module):
@@ -126,7 +128,7 @@ def lpips_vgg(file: Path, device: torch.device | str) -> LPIPS:
         raise ConfigError(
             f"{shown}: weights of another shape: must be torchvision's VGG16"
         ) from None
-    return LPIPS(network).to(device).eval().requires_grad_(False)
+    return settled(LPIPS(network), device).eval().requires_grad_(False)
 
 
 def _read(file: Path) -> dict[str, Tensor]:
