@@ -101,8 +101,8 @@ def add_grid(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         "needs is done,\neach by `dvc repro -s`; what is up to date is skipped. A failed instance "
         "is tried again and goes on\nwhere it was; if it fails for good, what needs it is not run. "
         "At the end one `dvc repro` finds nothing\nleft to do. What instances print is in "
-        "work/grid/INSTANCE.log. Processes of one machine share its\ncores: set OMP_NUM_THREADS "
-        "where there are more of them than GPUs.",
+        "work/grid/INSTANCE.log. Workers of a machine with GPUs\nshare its cores evenly; on a "
+        "CPU set OMP_NUM_THREADS=1 for more than one.",
         "grid",
         "grid --workers 4",
         "grid --processes 8",

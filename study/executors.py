@@ -77,20 +77,29 @@ class LocalProcesses:
 
     def start(self, name: str, slot: int, log: Path) -> "subprocess.Popen[bytes]":
         """A process in a session of its own, so that Ctrl-C reaches it through `stop` only."""
-        chosen = several(self.processes)
-        if self.gpus:
-            chosen["CUDA_VISIBLE_DEVICES"] = self._gpu(slot)
         with log.open("ab") as stream:
             return subprocess.Popen(
                 command(name),
                 cwd=paths.ROOT,
-                env=os.environ | chosen,
+                env=os.environ | self.environment(slot),
                 stdout=stream,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
                 preexec_fn=end_with_parent,
             )
+
+    def environment(self, slot: int) -> dict[str, str]:
+        """What a worker's instances find set: GPUs, and their share of the cores beside these.
+
+        Threads that wait for work keep a core busy each: 16 of every worker starve each other.
+        """
+        chosen = several(self.processes)
+        if self.gpus:
+            chosen["CUDA_VISIBLE_DEVICES"] = self._gpu(slot)
+            cores = len(os.sched_getaffinity(0)) // (self.workers * self.processes)
+            chosen["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(max(1, cores)))
+        return chosen
 
     def poll(self, handle: "subprocess.Popen[bytes]") -> int | None:
         """Exit code; of a dvc that failed once its stage has ended, which may be later."""

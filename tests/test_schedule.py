@@ -245,6 +245,17 @@ def test_a_worker_sees_its_own_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert found == expected
 
 
+def test_workers_with_gpus_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(16)))
+    assert LocalProcesses(3, ["0"]).environment(0)["OMP_NUM_THREADS"] == "5"
+    assert LocalProcesses(2, ["0", "1", "2", "3"], 2).environment(1)["OMP_NUM_THREADS"] == "4"
+    assert LocalProcesses(99, ["0"]).environment(0)["OMP_NUM_THREADS"] == "1"
+    assert "OMP_NUM_THREADS" not in LocalProcesses(3, []).environment(0)
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    assert LocalProcesses(3, ["0"]).environment(0)["OMP_NUM_THREADS"] == "7"
+
+
 @pytest.mark.parametrize(
     ("log", "expected"),
     [
