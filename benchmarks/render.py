@@ -1,7 +1,7 @@
 """Tables of what was timed, beside what others reach: `python -m benchmarks.render`.
 
-Reads `gpu.json`, `cpu.json` and `numerics.json` of a folder, those that are there, and writes
-`performance.md` beside them.
+Reads `gpu.json`, `cpu.json` and `numerics.json` of a folder, those that are there, and the costs of
+profile `lab`, and writes `performance.md` beside them.
 """
 
 import argparse
@@ -9,6 +9,8 @@ import json
 import sys
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from benchmarks.gpu import read
 from benchmarks.rows import ROWS
@@ -34,6 +36,8 @@ def page(folder: Path) -> str:
     parts = ["# Speed", *gpu(read(folder / "gpu.json")), *cpu(read(folder / "cpu.json"))]
     if (folder / "numerics.json").is_file():
         parts += numerics(json.loads((folder / "numerics.json").read_text()))
+    if (costs := folder.parent / "lab" / "costs.csv").is_file():
+        parts += stages(pd.read_csv(costs))
     return "\n\n".join(parts) + "\n"
 
 
@@ -112,6 +116,35 @@ def numerics(record: dict[str, Any]) -> list[str]:
             "\n".join(["| seed | fp32 | fast |", "|---:|---:|---:|", *rows]),
         ]
     return parts
+
+
+def stages(costs: pd.DataFrame) -> list[str]:
+    """Where the time of a run goes: by stage, start-up and compilation apart; in seconds."""
+    parts = ["startup_seconds", "compile_seconds", "seconds"]
+    given = costs.reindex(columns=["stage", *parts]).fillna(0.0)
+    grouped = given.groupby("stage", sort=False)
+    total = (given["startup_seconds"] + given["seconds"]).sum()
+    lines = []
+    for (stage, sums), count in zip(grouped.sum().iterrows(), grouped.size(), strict=True):
+        startup, compiling, seconds = (float(sums[name]) for name in parts)
+        lines.append(
+            f"| {stage} | {count} | {startup:,.0f} | {compiling:,.0f} | {seconds - compiling:,.0f} | "
+            f"{(startup + seconds) / total:.1%} |"
+        )
+    gpus = ", ".join(dict.fromkeys(costs["gpu"].dropna()))
+    return [
+        "## Where the time of a run goes",
+        f"Profile `lab`, all finished instances, each by its own clock; on {gpus}, which instances "
+        "that run at once share. Start-up: from the start of the process to the beginning of its "
+        "work. DVC's own start comes on top, and is among the times on the CPU.",
+        "\n".join(
+            [
+                "| stage | instances | start-up [s] | compilation [s] | work [s] | share |",
+                "|---|---:|---:|---:|---:|---:|",
+                *lines,
+            ]
+        ),
+    ]
 
 
 def _fastest(records: Records, name: str) -> dict[str, Any] | None:

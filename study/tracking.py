@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import psutil
 
 from study import distributed, paths
 from study.config import Cell, ConfigError, load_grid, plain
@@ -39,6 +40,8 @@ LIVE_AFTER_S = 60.0
 """A shorter stage is shown when it has finished: importing and opening MLflow costs 2 to 3 s."""
 KEEP_EVERY_S = 60.0
 """Seconds between two saves of unfinished state; `STUDY_KEEP_EVERY_S` overrides."""
+_COMPILED = ("_compile.compile_inner", "backward._backward_impl")
+"""What torch calls the compilation of forward and of backward passes."""
 _SHOW_EVERY_S = 15.0
 # Samples of a checkpoint in the picture of all checkpoints, and their largest side.
 _STEP_IMAGES, _STEP_SIDE = 8, 64
@@ -62,6 +65,7 @@ class Run:
         self.notes: dict[str, float] = {}
         self.family: str | None = None
         self.started = time.time()
+        self.startup = self.started - psutil.Process().create_time()
         self._live: Live | None = None
         self._tracking_run: str | None = None
         self._keeper: Keeper | None = None
@@ -185,6 +189,17 @@ class Run:
         """Add a time or an amount of work: a row of `costs.csv`, never a result."""
         self.notes[name] = float(value)
 
+    def _cost(self) -> dict[str, float]:
+        """Seconds of the work; of it those of the compiler, and before it those of start-up.
+
+        Start-up and compilation are those of this process: of a resumed stage the last one's.
+        """
+        cost = {"seconds": time.time() - self.started, "startup_seconds": self.startup}
+        if compiler := sys.modules.get("torch._dynamo.utils"):
+            spent = (compiler.compilation_time_metrics.get(name, []) for name in _COMPILED)
+            cost["compile_seconds"] = sum(map(sum, spent))
+        return {name: round(value, 3) for name, value in cost.items()} | self.notes
+
     def finish(self) -> None:
         """Write the instance's metrics file and, if it logged a curve, the curve."""
         if not distributed.leader():
@@ -197,7 +212,7 @@ class Run:
             "parameters": self.parameters,
             "records": self.records,
             "protocol": self.protocol,
-            "cost": {"seconds": round(time.time() - self.started, 3), **self.notes},
+            "cost": self._cost(),
             "environment": environment(),
         }
         if self._live is not None:

@@ -85,6 +85,19 @@ def test_the_page_compares_with_others(tmp_path: Path) -> None:
     assert "| `matmul` | 12 | 40.00 | 50.0% |" in page
 
 
+def test_the_page_says_where_the_time_of_a_run_goes(tmp_path: Path) -> None:
+    performance, lab = tmp_path / "performance", tmp_path / "lab"
+    performance.mkdir()
+    assert "Where the time" not in render.page(performance)
+    lab.mkdir()
+    rows = ["train,5,30,100,a GPU", "train,5,10,60,a GPU", "prepare,2,,18,a GPU"]
+    head = "stage,startup_seconds,compile_seconds,seconds,gpu"
+    (lab / "costs.csv").write_text("\n".join([head, *rows]) + "\n")
+    page = render.page(performance)
+    assert "| train | 2 | 10 | 40 | 120 | 89.5% |" in page
+    assert "| prepare | 1 | 2 | 0 | 18 | 10.5% |" in page
+
+
 def test_rows_on_the_cpu(tmp_path: Path) -> None:
     output = tmp_path / "cpu.json"
     arguments = ["--tiny", "--repeats", "1", "--output", str(output)]

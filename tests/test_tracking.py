@@ -2,7 +2,10 @@ import csv
 import json
 import math
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -60,6 +63,33 @@ def test_the_metrics_file_holds_what_was_recorded(tmp_path: Path):
     assert not list(tmp_path.rglob("*.partial"))
     with run.path(".csv").open() as file:
         assert [row["step"] for row in csv.DictReader(file)][-1] == "600"
+
+
+def test_start_up_and_compilation_are_told_apart(monkeypatch: pytest.MonkeyPatch):
+    cost = read_metrics(make("uncompiled").path(".json"))["cost"]
+    assert cost["startup_seconds"] > 0
+    compiler = SimpleNamespace(
+        compilation_time_metrics={
+            "_compile.compile_inner": [2.0, 0.5],
+            "backward._backward_impl": [1.0],
+            "inside both": [9.0],
+        }
+    )
+    monkeypatch.setitem(sys.modules, "torch._dynamo.utils", compiler)
+    assert read_metrics(make("compiled").path(".json"))["cost"]["compile_seconds"] == 3.5
+
+
+def test_torch_tells_how_long_it_compiled():
+    show = """
+import time, torch, torch._dynamo.utils as utils
+from study.tracking import _COMPILED
+network = torch.nn.Linear(4, 4)
+network.compile(backend="aot_eager")
+network(torch.ones(2, 4)).sum().backward()
+print(all(sum(utils.compilation_time_metrics[name]) > 0 for name in _COMPILED))
+"""
+    found = subprocess.run([sys.executable, "-c", show], capture_output=True, text=True)
+    assert found.stdout.strip() == "True", found.stderr
 
 
 def test_pictures_and_tables_stand_beside_the_metrics_file_by_name():
