@@ -5,12 +5,11 @@ profile `lab`, and writes `performance.md` beside them.
 """
 
 import argparse
+import csv
 import json
 import sys
 from pathlib import Path
 from typing import Any
-
-import pandas as pd
 
 from benchmarks.gpu import read
 from benchmarks.rows import ROWS
@@ -37,7 +36,8 @@ def page(folder: Path) -> str:
     if (folder / "numerics.json").is_file():
         parts += numerics(json.loads((folder / "numerics.json").read_text()))
     if (costs := folder.parent / "lab" / "costs.csv").is_file():
-        parts += stages(pd.read_csv(costs))
+        with costs.open(newline="") as stream:
+            parts += stages(list(csv.DictReader(stream)))
     return "\n\n".join(parts) + "\n"
 
 
@@ -118,20 +118,21 @@ def numerics(record: dict[str, Any]) -> list[str]:
     return parts
 
 
-def stages(costs: pd.DataFrame) -> list[str]:
+def stages(rows: list[dict[str, str]]) -> list[str]:
     """Where the time of a run goes: by stage, start-up and compilation apart; in seconds."""
-    parts = ["startup_seconds", "compile_seconds", "seconds"]
-    given = costs.reindex(columns=["stage", *parts]).fillna(0.0)
-    grouped = given.groupby("stage", sort=False)
-    total = (given["startup_seconds"] + given["seconds"]).sum()
-    lines = []
-    for (stage, sums), count in zip(grouped.sum().iterrows(), grouped.size(), strict=True):
-        startup, compiling, seconds = (float(sums[name]) for name in parts)
-        lines.append(
-            f"| {stage} | {count} | {startup:,.0f} | {compiling:,.0f} | {seconds - compiling:,.0f} | "
-            f"{(startup + seconds) / total:.1%} |"
-        )
-    gpus = ", ".join(dict.fromkeys(costs["gpu"].dropna()))
+    parts = ("startup_seconds", "compile_seconds", "seconds")
+    sums: dict[str, list[float]] = {}
+    for row in rows:
+        spent = sums.setdefault(row["stage"], [0.0] * 4)
+        for place, value in enumerate((1.0, *(float(row.get(name) or 0) for name in parts))):
+            spent[place] += value
+    total = sum(startup + seconds for _, startup, _, seconds in sums.values())
+    lines = [
+        f"| {stage} | {count:.0f} | {startup:,.0f} | {compiling:,.0f} | "
+        f"{seconds - compiling:,.0f} | {(startup + seconds) / total:.1%} |"
+        for stage, (count, startup, compiling, seconds) in sums.items()
+    ]
+    gpus = ", ".join(dict.fromkeys(row["gpu"] for row in rows if row["gpu"]))
     return [
         "## Where the time of a run goes",
         f"Profile `lab`, all finished instances, each by its own clock; on {gpus}, which instances "
