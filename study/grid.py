@@ -41,6 +41,8 @@ Grid = dict[str, Any]
 _KEYS = {"data", "networks", "evaluation"}
 _TIER_KEYS = {"seeds", "autoencoders", "generators"}
 """What is compared: of the grid or, where arms differ in seeds, of each entry of `tiers`."""
+_PLANNED = "planned"
+"""Tiers that do not run yet, which the report lists as not run."""
 _GENERATOR_KEYS = {"generator", "autoencoder", "arms", "backbone", "sampler", "scaling"}
 """What an entry of `generators` holds."""
 
@@ -59,9 +61,13 @@ def read_profile(profile: str, overrides: dict[str, str] | None = None) -> Grid:
     if profile not in choices("profile"):
         raise ConfigError(f"profile = {profile!r}: must be one of {', '.join(choices('profile'))}")
     grid = load_grid(paths.PARAMS / "profile" / f"{profile}.yaml").get("grid")
-    if not isinstance(grid, dict) or set(grid) not in (_KEYS | _TIER_KEYS, _KEYS | {"tiers"}):
+    known = (_KEYS | _TIER_KEYS, _KEYS | {"tiers"})
+    if not isinstance(grid, dict) or set(grid) - {_PLANNED} not in known:
         found = sorted(grid) if isinstance(grid, dict) else grid
-        rule = f"must have the keys {sorted(_KEYS | _TIER_KEYS)}; or {sorted(_KEYS)} and tiers"
+        rule = (
+            f"must have the keys {sorted(_KEYS | _TIER_KEYS)}; or {sorted(_KEYS)} and tiers; "
+            f"and may have {_PLANNED}"
+        )
         raise ConfigError(f"{file}: grid = {found!r}: {rule}")
     for key, value in (overrides or {}).items():
         if key not in ("data", "evaluation"):
@@ -69,12 +75,13 @@ def read_profile(profile: str, overrides: dict[str, str] | None = None) -> Grid:
         grid[key] = value
     if "tiers" not in grid:
         grid["tiers"] = [{key: grid.pop(key) for key in sorted(_TIER_KEYS)}]
+    grid.setdefault(_PLANNED, [])
     _check_shape(grid, file)
     return grid
 
 
 def _check_shape(grid: Grid, file: str) -> None:
-    """Check the grid; `tiers` are there whichever way it was written."""
+    """Check the grid; `tiers` and `planned` are there whichever way it was written."""
 
     def require(holds: bool, key: str, value: object, rule: str) -> None:
         if not holds:
@@ -131,9 +138,10 @@ def _check_shape(grid: Grid, file: str) -> None:
 
     name("data", "data", grid["data"])
     name("evaluation", "evaluation", grid["evaluation"])
-    require(isinstance(grid["tiers"], list), "tiers", grid["tiers"], "a list")
-    for tier in grid["tiers"]:
-        check(tier)
+    for key in ("tiers", _PLANNED):
+        require(isinstance(grid[key], list), key, grid[key], "a list")
+        for tier in grid[key]:
+            check(tier)
     for role in _roles(grid):
         name("network", "networks", network_of(role, grid))
 
@@ -141,9 +149,24 @@ def _check_shape(grid: Grid, file: str) -> None:
 def expand(profile: str, grid: Grid) -> Grid:
     """Dictionaries of instances by stage: instance name to the choices its command is given.
 
+    What only `planned` tiers have stands apart, under `planned`: no stage reads it.
+
     Raises:
         ConfigError: two entries of the grid give one instance with different choices.
     """
+    stages = _expand(profile, grid)
+    selected: Grid = {"profile": profile} | stages
+    if grid.get(_PLANNED):
+        every = _expand(profile, grid | {"tiers": [*grid["tiers"], *grid[_PLANNED]]})
+        selected[_PLANNED] = {
+            stage: left
+            for stage, cells in every.items()
+            if (left := {name: cells[name] for name in cells if name not in stages[stage]})
+        }
+    return selected
+
+
+def _expand(profile: str, grid: Grid) -> Grid:
     base = Cell(profile=profile)
     data = Cell(profile=profile, data=grid["data"])
     stages: dict[str, list[tuple[Cell, dict[str, str]]]] = {name: [] for name in STAGES}
@@ -179,7 +202,7 @@ def expand(profile: str, grid: Grid) -> Grid:
                 weights = load_group(AutoencoderConfig, "autoencoder", autoencoder).weights
                 trained = made(data, autoencoder=autoencoder, seed=seed)
                 if weights is None:
-                    add("pretrain_autoencoder", trained)
+                    add("pretrain_autoencoder", made(trained, seed=paths.PRETRAINING_SEED))
                     origin = str(paths.pretrained(trained).relative_to(paths.ROOT))
                 else:
                     origin = _source("autoencoder", autoencoder, base)
@@ -215,7 +238,7 @@ def expand(profile: str, grid: Grid) -> Grid:
                         source=ruler,
                     )
     add("render_report", base)
-    return {"profile": profile} | {
+    return {
         stage: {
             cell.instance: {k: v for k, v in asdict(cell).items() if v is not None} | extra
             for cell, extra in cells

@@ -12,6 +12,8 @@ PARAMS = ROOT / "params"
 GRID = PARAMS / "study.yaml"
 TRACKING_DATABASE = ROOT / "mlflow.db"
 TRACKING_ARTIFACTS = ROOT / "mlartifacts"
+PRETRAINING_SEED = 0
+"""Of every autoencoder trained from scratch; as with published weights, seeds begin after it."""
 
 
 def outputs(profile: str, stage: str, instance: str) -> Path:
@@ -60,8 +62,8 @@ def gallery(cell: "Cell") -> Path:
 
 
 def pretrained(cell: "Cell") -> Path:
-    """Autoencoder made by `pretrain_autoencoder`."""
-    instance = cell.only("data", "autoencoder", "seed").instance
+    """Autoencoder made by `pretrain_autoencoder`: once, for all seeds of what is trained on it."""
+    instance = f"{cell.only('data', 'autoencoder').instance}-{PRETRAINING_SEED}"
     return outputs(cell.profile, "pretrain_autoencoder", instance)
 
 

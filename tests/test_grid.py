@@ -39,7 +39,22 @@ def grid() -> dict[str, Any]:
 
 def test_every_profile_has_a_grid() -> None:
     for profile in choices("profile"):
-        assert set(expand(profile, read_profile(profile))) == {"profile", *STAGES}
+        assert set(expand(profile, read_profile(profile))) - {"planned"} == {"profile", *STAGES}
+
+
+def test_planned_tiers_stand_apart_and_nothing_of_them_runs(grid: dict[str, Any]) -> None:
+    now = expand("smoke", grid)
+    more = {**grid["tiers"][0], "seeds": [3, 4], "generators": [SIT]}
+    later = expand("smoke", grid | {"planned": [more]})
+    planned = later.pop("planned")
+    assert later == now
+    assert set(planned["train_generator"]) == {
+        f"smoke-shapes-kl_small-{arm}-4-sit-standardised" for arm in ("plain", "eq")
+    }
+    every = expand("smoke", grid | {"tiers": [*grid["tiers"], more]})
+    for stage, cells in planned.items():
+        assert now[stage] | cells == every[stage]
+    assert "pretrain_autoencoder" not in planned
 
 
 def test_every_instance_is_named_by_its_cell(grid: dict[str, Any]) -> None:
@@ -59,7 +74,7 @@ def test_seeds_multiply_what_is_trained(grid: dict[str, Any]) -> None:
         "prepare_data": 1,
         "train_network": 4,
         "reference_statistics": 1,
-        "pretrain_autoencoder": 2,
+        "pretrain_autoencoder": 1,
         "finetune_autoencoder": 8,
         "evaluate_autoencoder": 8,
         "cache_latents": 4,
@@ -72,7 +87,8 @@ def test_seeds_multiply_what_is_trained(grid: dict[str, Any]) -> None:
 def test_fine_tuning_starts_from_the_pretrained_autoencoder(grid: dict[str, Any]) -> None:
     items = expand("smoke", grid)["finetune_autoencoder"]
     origin = items["smoke-shapes-kl_small-eq-3"]["source"]
-    assert origin == "outputs/smoke/pretrain_autoencoder/smoke-shapes-kl_small-3"
+    # Once, for every seed.
+    assert origin == "outputs/smoke/pretrain_autoencoder/smoke-shapes-kl_small-0"
     assert origin.rsplit("/", 1)[1] in expand("smoke", grid)["pretrain_autoencoder"]
 
 

@@ -42,6 +42,11 @@ def interpolant(path: str, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     )
 
 
+def shifted(t: Tensor, shift: float) -> Tensor:
+    """Times moved towards noise by a factor, 0 and 1 fixed [2403.03206, Eq. 23]."""
+    return shift * t / (1 + (shift - 1) * t)
+
+
 def score_from_velocity(path: str, velocity: Tensor, x: Tensor, t: Tensor) -> Tensor:
     """Score of p_t: (alpha v - alpha' x) / (sigma (alpha' sigma - alpha sigma')) [SiT, Eq. 9]."""
     alpha, sigma, d_alpha, d_sigma = interpolant(path, times(t, x.ndim))
@@ -62,12 +67,13 @@ class SiT:
         return Transformer(backbone, spec.channels, spec.channels, spec.side, spec.num_classes)
 
     def noised(self, batch: Batch, numbers: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """x_t, t ~ U(0, 1) and the velocity alpha' x_0 + sigma' eps of a batch."""
+        """x_t, t (of U(0, 1), shifted) and the velocity alpha' x_0 + sigma' eps of a batch."""
         x = batch.latents
         if x is None:
             raise ValueError("batch.latents: must be given for a continuous generator")
         count, shape = whole(len(x)), x.shape[1:]
         t = mine(torch.rand(count, generator=numbers, device=x.device))
+        t = shifted(t, self.config.time_shift)
         noise = mine(torch.randn((count, *shape), generator=numbers, device=x.device))
         alpha, sigma, d_alpha, d_sigma = interpolant(self.config.path, times(t, x.ndim))
         return alpha * x + sigma * noise, t, d_alpha * x + d_sigma * noise
@@ -96,24 +102,27 @@ class SiT:
             null, channels = spec.num_classes, sampler.cfg_channels
             return guided(network, x, moment, labels, null, scale, channels)
 
+        shift = self.config.time_shift
         match sampler.method:
             case SamplingMethod.euler:
-                return integrate_ode(velocity, x, num_steps, second_order=False)
+                return integrate_ode(velocity, x, num_steps, second_order=False, shift=shift)
             case SamplingMethod.heun:
-                return integrate_ode(velocity, x, num_steps, second_order=True)
+                return integrate_ode(velocity, x, num_steps, second_order=True, shift=shift)
             case SamplingMethod.dopri5:
                 return integrate_adaptively(velocity, x, sampler.rtol or 0.0, sampler.atol or 0.0)
             case SamplingMethod.euler_maruyama:
-                last = sampler.last_step or 0.0
-                return integrate_sde(velocity, x, num_steps, last, noise, self.config.path)
+                last, path = sampler.last_step or 0.0, self.config.path
+                return integrate_sde(velocity, x, num_steps, last, noise, path, shift)
             case method:
                 known = "euler, heun, dopri5 or euler_maruyama"
                 raise ValueError(f"method = {method.value}: must be {known}")
 
 
-def integrate_ode(velocity: Velocity, x: Tensor, num_steps: int, second_order: bool) -> Tensor:
-    """Probability-flow ODE from t = 1 to 0 in equal steps, by Euler or Heun."""
-    moments = torch.linspace(1, 0, num_steps + 1).tolist()
+def integrate_ode(
+    velocity: Velocity, x: Tensor, num_steps: int, second_order: bool, shift: float = 1.0
+) -> Tensor:
+    """Probability-flow ODE from t = 1 to 0 in equal steps, shifted, by Euler or Heun."""
+    moments = shifted(torch.linspace(1, 0, num_steps + 1), shift).tolist()
     for now, then in pairwise(moments):
         slope = velocity(x, now)
         ahead = x + (then - now) * slope
@@ -160,12 +169,13 @@ def integrate_sde(
     last_step: float,
     noise: SampleNoise,
     path: str,
+    shift: float = 1.0,
 ) -> Tensor:
     """Reverse SDE by Euler-Maruyama, diffusion sigma_t, one network call a step [SiT, Sec. 2.4].
 
-    num_steps - 1 equal steps from t = 1 to `last_step`, then one noise-free step of that size.
+    num_steps - 1 equal steps from t = 1 to `last_step`, shifted, then one noise-free step to 0.
     """
-    moments = torch.linspace(1, last_step, num_steps).tolist()
+    moments = shifted(torch.linspace(1, last_step, num_steps), shift).tolist()
 
     def drift(x: Tensor, t: float) -> tuple[Tensor, Tensor]:
         moment = torch.full((len(x),), t, device=x.device)
@@ -177,4 +187,4 @@ def integrate_sde(
         slope, sigma = drift(x, now)
         kick = torch.sqrt(2 * sigma * (now - then)) * noise.normal(tuple(x.shape[1:]))
         x = x + (then - now) * slope + kick
-    return x - last_step * drift(x, moments[-1])[0]
+    return x - moments[-1] * drift(x, moments[-1])[0]

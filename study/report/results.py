@@ -52,12 +52,12 @@ _ORDER = (
 
 
 def instances(grid: dict[str, Any]) -> Iterator[tuple[str, str, Cell]]:
-    """Stage, instance and cell of everything in the grid that leaves metrics, in pipeline order."""
-    known = {item.name for item in fields(Cell)}
+    """Stage, instance and cell of everything that leaves metrics or will, in pipeline order."""
+    known, planned = {item.name for item in fields(Cell)}, grid.get("planned") or {}
     for stage in STAGES:
         if stage in _WITHOUT_METRICS or not isinstance(grid.get(stage), dict):
             continue
-        for instance, chosen in grid[stage].items():
+        for instance, chosen in (grid[stage] | planned.get(stage, {})).items():
             choices = {key: value for key, value in (chosen or {}).items() if key in known}
             yield stage, instance, Cell(**{"profile": grid["profile"], **choices})
 

@@ -19,6 +19,7 @@ from study.config import (
     SiTConfig,
     Source,
     TrainGeneratorConfig,
+    load_group,
 )
 from study.data.write import write_store
 from study.generators.checkpoints import save_weights
@@ -104,7 +105,7 @@ def test_a_generator_goes_on_when_there_is_room_again(
                     filler.write_bytes(bytes(4 * MIB - used(small_disk) - (1 << 15)))
                 yield step
 
-        objective = build_objective(SiTConfig(objective="sit", path="linear"))  # type: ignore
+        objective = build_objective(load_group(SiTConfig, "generator", "sit"))
         keeper = Keeper(small_disk / "work" / "x", every_s=0) if folder.name == "b" else None
         train_generator(
             folder,

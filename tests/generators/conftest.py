@@ -21,6 +21,7 @@ from study.config import (
     SamplingMethod,
     SiTConfig,
     Weights,
+    load_group,
 )
 from study.evaluation.networks.in_domain import build_network
 from study.generators.targets import InDomainTarget
@@ -39,10 +40,12 @@ def generators() -> dict[str, GeneratorConfig]:
         "dit": DiTConfig(
             objective=Objective.dit, num_timesteps=1000, beta_start=1e-4, beta_end=0.02
         ),
-        "sit": SiTConfig(objective=Objective.sit, path="linear"),
+        "sit": load_group(SiTConfig, "generator", "sit"),
         "repa": REPAConfig(
             objective=Objective.repa,
             path="linear",
+            time_shift=1.0,
+            learning_rate_factor=1.0,
             projection_weight=0.5,
             target=AlignmentTarget.in_domain,
             target_weights=None,

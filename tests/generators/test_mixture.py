@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from study.config import DiTConfig, LatentSpec, Objective, SamplerConfig, SiTConfig
+from study.config import DiTConfig, LatentSpec, Objective, SamplerConfig, SiTConfig, load_group
 from study.generators.common import SampleNoise
 from study.generators.diffusion import Schedule
 from study.generators.dit import DiT
@@ -79,7 +79,7 @@ def flow(
             x_0, noise = expected(x, alpha, sigma, width)
             return d_alpha * x_0 + d_sigma * noise
 
-        objective = SiT(SiTConfig(objective=Objective.sit, path=path))
+        objective = SiT(replace(load_group(SiTConfig, "generator", "sit"), path=path))
         labels, sampler = torch.zeros(count).long(), make_sampler(method, **changes)
         network = as_module(velocity)
         return objective.sample(network, plane, labels, Noise(count), sampler, num_steps).flatten(1)

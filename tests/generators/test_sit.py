@@ -1,10 +1,11 @@
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from study.config import LatentSpec, Objective, SamplerConfig, SiTConfig
+from study.config import LatentSpec, SamplerConfig, SiTConfig, load_group
 from study.generators.common import Batch, SampleNoise, times
 from study.generators.sit import (
     SiT,
@@ -13,6 +14,7 @@ from study.generators.sit import (
     integrate_sde,
     interpolant,
     score_from_velocity,
+    shifted,
 )
 
 PATHS = ["linear", "gvp"]
@@ -22,8 +24,9 @@ AsModule = Callable[[Callable[..., Tensor]], nn.Module]
 MakeSampler = Callable[..., SamplerConfig]
 
 
-def sit(path: str) -> SiT:
-    return SiT(SiTConfig(objective=Objective.sit, path=path))
+def sit(path: str, shift: float = 1.0) -> SiT:
+    published = load_group(SiTConfig, "generator", "sit")
+    return SiT(replace(published, path=path, time_shift=shift))
 
 
 def batch_of(latents: Tensor | None, count: int = 4) -> Batch:
@@ -171,3 +174,38 @@ def test_another_objectives_sampler_is_refused(
     network = as_module(lambda x, t, labels: x)
     with pytest.raises(ValueError, match="method = ddim: must be euler"):
         sit("linear").sample(network, spec, labels, noise, make_sampler("ddim"), 2)
+
+
+def test_a_shift_divides_the_ratio_of_signal_and_noise() -> None:
+    t = torch.linspace(0.01, 0.99, 50, dtype=torch.float64)
+    assert torch.equal(shifted(t, 1.0), t)
+    for shift in (0.5, 2.0):
+        ends = shifted(torch.tensor([0.0, 1.0]), shift)
+        torch.testing.assert_close(ends, torch.tensor([0.0, 1.0]))
+        (alpha, sigma, *_), (a, s, *_) = (interpolant("linear", x) for x in (shifted(t, shift), t))
+        torch.testing.assert_close(alpha / sigma, a / s / shift)
+        torch.testing.assert_close(shifted(shifted(t, shift), 1 / shift), t)
+
+
+def test_training_times_are_shifted() -> None:
+    batch = batch_of(torch.randn(64, 1, 2, 2), 64)
+    plain, moved = (
+        sit("linear", shift).noised(batch, torch.Generator().manual_seed(0))[1] for shift in (1, 2)
+    )
+    torch.testing.assert_close(moved, shifted(plain, 2.0))
+
+
+@pytest.mark.parametrize("second_order", [False, True])
+def test_samplers_step_at_shifted_times(second_order: bool) -> None:
+    seen: list[float] = []
+
+    def velocity(x: Tensor, t: float) -> Tensor:
+        seen.append(t)
+        return exact_velocity("linear")(x, t)
+
+    noise = torch.randn(50_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    samples = integrate_ode(velocity, noise, 100, second_order, shift=2.0)
+    steps = shifted(torch.linspace(1, 0, 101), 2.0)
+    assert set(seen) <= set(steps.tolist())
+    assert float(samples.mean()) == pytest.approx(MEAN, abs=0.02)
+    assert float(samples.std()) == pytest.approx(STD, abs=0.02)

@@ -81,3 +81,29 @@ def test_drawings_have_letters_of_one_size_in_the_page(autoencoders: tuple[dict[
     assert "Latents" not in widths
     # Half of a page of 1240 pixels takes the headline figure as it is.
     assert max(width for alt, width in widths.items() if "equivariance costs" in alt) < 600
+
+
+def test_what_is_planned_is_listed_as_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = profile_grid("lab")
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    write_tree({stage: cells for stage, cells in study.items() if stage != "planned"})
+    render(study, CLAIMS)
+    folder = tmp_path / "reports" / "lab"
+    table = pd.read_csv(folder / "tables" / "generators.csv", dtype=str)
+    shown = table[(table == "not run").any(axis=1)]
+    ran = table.drop(shown.index)
+    assert set(zip(ran["generator"], ran["arm"], strict=True)) == {
+        (generator, arm) for generator in ("sit", "dit") for arm in ("plain", "eq")
+    }
+    assert {"sit_shift_50_rate_200", "repa", "maskgit"} <= set(shown["generator"])
+    assert {"eq_bicubic", "pretrained"} <= set(shown["arm"])
+    left = sum(map(len, study["planned"].values())) + len(study["cache_latents"])
+    assert f"- {left} of {left + 53} cells not run, listed below." in text_of(folder)
+    assert "SiT, time shift 0.5, 2 times the rate" in text_of(folder)
+    assert set(pd.read_csv(folder / "results.csv")["seed"].dropna()) == {0, 1, 2, 3}
+
+
+def text_of(folder: Path) -> str:
+    return (folder / "report.md").read_text()
