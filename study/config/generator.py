@@ -82,10 +82,13 @@ class SiTConfig(Checked):
     latents were divided by it: s t / (1 + (s - 1) t) [2403.03206, Eq. 23]; published 1."""
     learning_rate_factor: float
     """Times the profile's rate; 1 but for a control."""
+    steps_factor: int
+    """Times the profile's steps; 1 but for a control."""
 
     def __post_init__(self) -> None:
         self._rule("path", self.path in ("linear", "gvp"), "linear or gvp")
         self._above(0, "time_shift", "learning_rate_factor")
+        self._at_least(1, "steps_factor")
 
 
 @dataclass(kw_only=True, slots=True)

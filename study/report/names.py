@@ -153,8 +153,8 @@ def first_present(results: pd.DataFrame, metrics: tuple[str, ...]) -> str:
 
 def generator(name: str) -> str:
     """Display name of a generator; `sit_shift_50` is SiT with times shifted by 0.5."""
-    base, *controls = re.split(r"_(?=(?:shift|rate)_\d)", name)
-    told = {"shift": "time shift {}", "rate": "{} times the rate"}
+    base, *controls = re.split(r"_(?=(?:shift|rate|steps)_\d)", name)
+    told = {"shift": "time shift {}", "rate": "{} times the rate", "steps": "{} times the steps"}
     parts = [control.split("_") for control in controls]
     shown = [told[kind].format(f"{int(value) / 100:g}") for kind, value in parts]
     return ", ".join([GENERATORS.get(base, base), *shown])

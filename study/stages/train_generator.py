@@ -47,10 +47,12 @@ def main(config: TrainGenerator, run: Run) -> None:
 
 
 def training_of(config: TrainGenerator) -> TrainGeneratorConfig:
-    """The profile's training; of a control, at its own rate."""
+    """The profile's training; of a control, at its own rate and length."""
     training, generator = config.train_generator, config.generator
-    factor = generator.learning_rate_factor if isinstance(generator, SiTConfig) else 1.0
-    return replace(training, learning_rate=factor * training.learning_rate)
+    if not isinstance(generator, SiTConfig):
+        return training
+    rate = generator.learning_rate_factor * training.learning_rate
+    return replace(training, learning_rate=rate, steps=generator.steps_factor * training.steps)
 
 
 if __name__ == "__main__":

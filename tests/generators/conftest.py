@@ -46,6 +46,7 @@ def generators() -> dict[str, GeneratorConfig]:
             path="linear",
             time_shift=1.0,
             learning_rate_factor=1.0,
+            steps_factor=1,
             projection_weight=0.5,
             target=AlignmentTarget.in_domain,
             target_weights=None,

@@ -12,7 +12,8 @@ CELL = Cell(
     profile="lab", data="imagenet20_128", autoencoder="taesd", arm="eq", seed=0,
     scaling="standardised", backbone="S_2",
 )  # fmt: skip
-CONTROLS = [name for name in choices("generator") if name.startswith("sit_")]
+LONG = "sit_steps_400"
+CONTROLS = [name for name in choices("generator") if name.startswith("sit_") and name != LONG]
 
 
 def training(name: str) -> tuple[SiTConfig, TrainGeneratorConfig]:
@@ -37,6 +38,12 @@ def test_a_control_differs_in_shift_and_rate_only(name: str) -> None:
     assert replace(control, time_shift=1.0, learning_rate_factor=1.0) == plain
     assert changed.learning_rate == control.learning_rate_factor * published.learning_rate
     assert asdict(changed) | {"learning_rate": published.learning_rate} == asdict(published)
+
+
+def test_the_long_run_differs_in_steps_only() -> None:
+    (plain, published), (control, changed) = training("sit"), training(LONG)
+    assert replace(control, steps_factor=1) == plain
+    assert changed == replace(published, steps=4 * published.steps)
 
 
 def test_other_generators_train_at_the_profiles_rate() -> None:
