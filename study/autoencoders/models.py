@@ -187,7 +187,7 @@ class Autoencoder(nn.Module):
         return [self.model.encoder, *blocks]
 
     def _rewrite(self) -> None:
-        from study.autoencoders.compiled import rewrite
+        from study.compiled import rewrite
 
         rewrite(self.model)
 

@@ -5,8 +5,8 @@ import copy
 import pytest
 import torch
 
-from study.autoencoders.compiled import Repeated, rewrite
 from study.autoencoders.models import Autoencoder, create_autoencoder
+from study.compiled import Repeated, rewrite
 from study.config import AutoencoderConfig, Family
 
 SMALL = {"block_out_channels": [8, 16], "layers_per_block": 1, "norm_num_groups": 2}

@@ -18,6 +18,7 @@ CARRIERS = frozenset(
         "study.__main__",
         "study.acceleration",
         "study.command",
+        "study.compiled",
         "study.distributed",
         "study.fingerprint",
         "study.keeper",
@@ -34,8 +35,8 @@ CARRIERS = frozenset(
     }
 )
 BELOW = (
-    *("study.acceleration", "study.data", "study.config", "study.distributed", "study.keeper"),
-    *("study.paths", "study.recorded"),
+    *("study.acceleration", "study.compiled", "study.data", "study.config", "study.distributed"),
+    *("study.keeper", "study.paths", "study.recorded"),
 )
 LIBRARY = (
     "study.autoencoders",
