@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from study.config.claims import Autoencoders, Better, Effect, Endpoint
-from study.report.names import SECOND, objective
+from study.report.names import SECOND, controls, objective
 from study.report.results import instances, where
 from study.report.speed import curves, in_steps
 from study.report.table import Row, table_rows
@@ -53,6 +53,7 @@ def find(endpoint: Endpoint, grid: dict[str, Any], results: pd.DataFrame) -> lis
         for row in table_rows(grid, stage)
         if objective(row.choices.get("generator", "")) == (endpoint.generator or "")
         and row.choices.get("scaling") == endpoint.scaling
+        and not controls(row.choices.get("generator", ""))
     ]
     kind = f"generator {endpoint.generator}" if endpoint.generator else "an autoencoder"
     if not rows:

@@ -106,6 +106,11 @@ GENERATORS = {
     **{"dit": "DiT", "sit": "SiT", "maskgit": "MaskGIT"},
     **{"repa": "REPA (in-domain target)", "repa_dinov2": "REPA (DINOv2 target)"},
 }
+_TOLD = {
+    **{"shift": "time shift {:g}", "rate": "{:g} times the rate"},
+    "steps": "{:g} times the steps",
+}
+_CONTROLS = re.compile(rf"_(?=(?:{'|'.join(_TOLD)})_\d)")
 ARMS = (
     *("pretrained", "plain", "eq", "plain_low_resolution", "plain_decoder", "eq_paper"),
     *("eq_rotation", "eq_scale", "eq_anisotropic", "eq_probability_70", "eq_probability_30"),
@@ -153,11 +158,20 @@ def first_present(results: pd.DataFrame, metrics: tuple[str, ...]) -> str:
 
 def generator(name: str) -> str:
     """Display name of a generator; `sit_shift_50` is SiT with times shifted by 0.5."""
-    base, *controls = re.split(r"_(?=(?:shift|rate|steps)_\d)", name)
-    told = {"shift": "time shift {}", "rate": "{} times the rate", "steps": "{} times the steps"}
-    parts = [control.split("_") for control in controls]
-    shown = [told[kind].format(f"{int(value) / 100:g}") for kind, value in parts]
+    base = _CONTROLS.split(name)[0]
+    told = {
+        "shift": "time shift {:g}",
+        "rate": "{:g} times the rate",
+        "steps": "{:g} times the steps",
+    }
+    shown = [told[kind].format(value) for kind, value in controls(name).items()]
     return ", ".join([GENERATORS.get(base, base), *shown])
+
+
+def controls(name: str) -> dict[str, float]:
+    """What a generator's name says it has other than its namesake: {"shift": 0.5} and the like."""
+    pairs = (part.split("_") for part in _CONTROLS.split(name)[1:])
+    return {kind: int(value) / 100 for kind, value in pairs}
 
 
 def objective(name: str) -> str:

@@ -18,6 +18,7 @@ from study.report.page import page
 from study.report.pictures import pictures
 from study.report.protocol import Cells, protocol_lines
 from study.report.results import collect, costs, instances, not_run, read, summarise, write_csv
+from study.report.schedules import schedule_table
 from study.report.spectra import spectra
 from study.report.speed import speed_up_table
 from study.report.strips import strips
@@ -64,6 +65,7 @@ def render(grid: dict[str, Any], claims: list[Claim]) -> None:
         "generators": generator_table(grid, results),
         "sample_quality": quality_table(grid, results),
         "speed_up": speed_up_table(grid, results, cells),
+        "schedules": schedule_table(grid, results),
         "costs": cost_table(grid, spent),
     }
     for name, stages in _PROTOCOLS.items():
@@ -114,6 +116,7 @@ def _report(
         "notes": _notes(grid["profile"]),
         "claims": claim_sections(judged, grid, cells, tables["claims"], tables["endpoints"]),
         "unjudged": not_run_claims(judged),
+        "with_schedules": bool(tables["schedules"].shown),
         "with_generators": any(stage == "evaluate_generator" for stage, _, _ in planned),
         "measurement": measurement(results),
         "protocol": blocks,

@@ -24,7 +24,7 @@ OUTPUTS = {
     "costs.csv",
     *(f"tables/{name}.{kind}"
       for name in ("verdicts", "claims", "endpoints", "autoencoders", "equivariance", "transformed",
-                   "fine_tuning", "generators", "sample_quality", "speed_up", "costs")
+                   "fine_tuning", "generators", "sample_quality", "schedules", "speed_up", "costs")
       for kind in ("md", "csv", "tex")),
     *(f"figures/{name}.{kind}"
       for name in ("headline", "convergence", "training", "fine_tuning", "spectra")
