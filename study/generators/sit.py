@@ -6,6 +6,7 @@ Time runs from data (t = 0) to noise (t = 1), as in DiT and REPA; SiT's own code
 import math
 from collections.abc import Callable
 from itertools import pairwise
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,7 @@ from study.generators.common import Batch, SampleNoise, guidance_at, guided, tim
 
 Velocity = Callable[[Tensor, float], Tensor]
 """x_t (B c h w) and t to the velocity."""
+Moment = TypeVar("Moment", Tensor, float)
 
 
 def interpolant(path: str, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -42,7 +44,7 @@ def interpolant(path: str, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     )
 
 
-def shifted(t: Tensor, shift: float) -> Tensor:
+def shifted(t: Moment, shift: float) -> Moment:
     """Times moved towards noise by a factor, 0 and 1 fixed [2403.03206, Eq. 23]."""
     return shift * t / (1 + (shift - 1) * t)
 
@@ -187,4 +189,4 @@ def integrate_sde(
         slope, sigma = drift(x, now)
         kick = torch.sqrt(2 * sigma * (now - then)) * noise.normal(tuple(x.shape[1:]))
         x = x + (then - now) * slope + kick
-    return x - moments[-1] * drift(x, moments[-1])[0]
+    return x - shifted(last_step, shift) * drift(x, moments[-1])[0]
