@@ -25,8 +25,9 @@ class Repeated(Upsample2D):
 def rewrite(model: nn.Module) -> None:
     """Replace what an autoencoder's compiled code would lose time with, in place.
 
-    Attention at the whole width of 512 in one head has no fast fused kernel; two products and a
-    softmax in fp32 take a tenth of its backward pass.
+    Attention of one head as wide as the network, 512, has no fused kernel that is fast: its
+    backward pass took 15 of 186 ms of a fine-tuning step of SD-VAE. It becomes two products and a
+    softmax.
     """
     for module in model.modules():
         if type(module) is Upsample2D and module.use_conv and not module.use_conv_transpose:
