@@ -164,7 +164,8 @@ def finetune(
         clock: how often; its warm-up and repeats are those of one mode.
         arm: plain is full resolution always, eq the released recipe.
         batch: images per step.
-        separate: the discriminator's step draws and reconstructs anew, as released.
+        separate: the discriminator's step draws and reconstructs anew, as released; here a draw of
+            the same mode, which on average costs the same.
         tiny: a small autoencoder, for a rehearsal.
         changes: of the section finetune_autoencoder; what it does not have is ignored.
 

@@ -12,9 +12,7 @@ class Repeated(Upsample2D):
     the indices: a quarter of the time of a fine-tuning step of SD-VAE.
     """
 
-    def forward(
-        self, hidden_states: Tensor, output_size: int | None = None, *args: object, **kwargs: object
-    ) -> Tensor:
+    def forward(self, hidden_states: Tensor) -> Tensor:  # pyright: ignore
         """B C H W to B C' 2H 2W."""
         batch, channels, height, width = hidden_states.shape
         pixels = hidden_states[:, :, :, None, :, None].expand(-1, -1, -1, 2, -1, 2)

@@ -81,7 +81,7 @@ def test_start_up_and_compilation_are_told_apart(monkeypatch: pytest.MonkeyPatch
 
 def test_torch_tells_how_long_it_compiled():
     show = """
-import time, torch, torch._dynamo.utils as utils
+import torch, torch._dynamo.utils as utils
 from study.tracking import _COMPILED
 network = torch.nn.Linear(4, 4)
 network.compile(backend="aot_eager")

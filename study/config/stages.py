@@ -3,7 +3,8 @@
 A field named like a folder of `params/` is a group, any other a section of the profile.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 from study.config.autoencoder import (
     ArmConfig,
@@ -20,7 +21,12 @@ from study.config.evaluation import (
     ReferenceStatisticsConfig,
     SamplerConfig,
 )
-from study.config.generator import BackboneConfig, GeneratorConfig, TrainGeneratorConfig
+from study.config.generator import (
+    BackboneConfig,
+    GeneratorConfig,
+    SiTConfig,
+    TrainGeneratorConfig,
+)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -28,6 +34,10 @@ class StageConfig:
     """What every stage has: its cell."""
 
     cell: Cell
+
+    def resolved(self) -> Self:
+        """The same with what one choice says of another's section; once, when it is loaded."""
+        return self
 
 
 @dataclass(kw_only=True, slots=True)
@@ -98,6 +108,15 @@ class TrainGenerator(StageConfig):
     generator: GeneratorConfig
     backbone: BackboneConfig
     train_generator: TrainGeneratorConfig
+
+    def resolved(self) -> Self:
+        """With the rate and the length of a control of the schedule."""
+        generator, section = self.generator, self.train_generator
+        if not isinstance(generator, SiTConfig):
+            return self
+        rate = generator.learning_rate_factor * section.learning_rate
+        steps = generator.steps_factor * section.steps
+        return replace(self, train_generator=replace(section, learning_rate=rate, steps=steps))
 
 
 @dataclass(kw_only=True, slots=True)

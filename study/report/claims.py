@@ -254,10 +254,11 @@ def _cells(outcome: Outcome, grid: dict[str, Any]) -> Iterator[str]:
     found, generators = outcome.found, outcome.endpoint.generator is not None
     for stage, instance, cell in instances(grid):
         choices = {k: v for k, v in found.choices.items() if k not in ("generator", "scaling")}
-        mine = all(getattr(cell, name) == value for name, value in choices.items())
-        mine &= cell.seed in found.values
+        same = all(getattr(cell, name) == value for name, value in choices.items())
+        mine = same and cell.seed in found.values
         if stage == "pretrain_autoencoder":
-            wanted = mine
+            # Once for all seeds.
+            wanted = same
         elif stage in _OF_AUTOENCODER:
             wanted = mine and cell.arm in found.arms and (generators or stage != "cache_latents")
         else:

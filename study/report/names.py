@@ -107,7 +107,8 @@ GENERATORS = {
     **{"repa": "REPA (in-domain target)", "repa_dinov2": "REPA (DINOv2 target)"},
 }
 _TOLD = {
-    **{"shift": "time shift {:g}", "rate": "{:g} times the rate"},
+    "shift": "time shift {:g}",
+    "rate": "{:g} times the rate",
     "steps": "{:g} times the steps",
 }
 _CONTROLS = re.compile(rf"_(?=(?:{'|'.join(_TOLD)})_\d)")
@@ -158,14 +159,13 @@ def first_present(results: pd.DataFrame, metrics: tuple[str, ...]) -> str:
 
 def generator(name: str) -> str:
     """Display name of a generator; `sit_shift_50` is SiT with times shifted by 0.5."""
-    base = _CONTROLS.split(name)[0]
-    told = {
-        "shift": "time shift {:g}",
-        "rate": "{:g} times the rate",
-        "steps": "{:g} times the steps",
-    }
-    shown = [told[kind].format(value) for kind, value in controls(name).items()]
-    return ", ".join([GENERATORS.get(base, base), *shown])
+    shown = [_TOLD[kind].format(value) for kind, value in controls(name).items()]
+    return ", ".join([GENERATORS.get(namesake(name), namesake(name)), *shown])
+
+
+def namesake(name: str) -> str:
+    """The generator that a control of the schedule is one of: `sit` of `sit_shift_50`."""
+    return _CONTROLS.split(name)[0]
 
 
 def controls(name: str) -> dict[str, float]:

@@ -13,7 +13,7 @@ from study.report.names import (
     first_present,
     generator,
     label,
-    objective,
+    namesake,
 )
 from study.report.results import where
 from study.report.table import Row, Table, gain_text, mean_text, table_rows
@@ -37,11 +37,12 @@ def schedule_table(grid: dict[str, Any], results: pd.DataFrame) -> Table:
     for row in table_rows(grid, "evaluate_generator"):
         chosen = row.choices
         if row.arm in (TREATMENT, CONTROL) and controls(chosen["generator"]).keys() <= _SCHEDULE:
-            kind = (objective(chosen["generator"]), chosen["autoencoder"], chosen["scaling"])
+            kind = (namesake(chosen["generator"]), chosen["autoencoder"], chosen["scaling"])
             groups.setdefault(kind, {}).setdefault(row.arm, []).append(row)
-    for arms in groups.values():
-        if len(arms) == 2 and all(len(rows) > 1 for rows in arms.values()):
-            _compare(table, arms, results, metric, name)
+    for (default, *_), arms in groups.items():
+        compared = [{row.choices["generator"] for row in rows} for rows in arms.values()]
+        if len(arms) == 2 and all(default in names and len(names) > 1 for names in compared):
+            _compare(table, default, arms, results, metric, name)
     if table.shown:
         table.notes = [
             "Best: of all time shifts and rates the one of least mean distance at the last "
@@ -52,7 +53,12 @@ def schedule_table(grid: dict[str, Any], results: pd.DataFrame) -> Table:
 
 
 def _compare(
-    table: Table, arms: dict[str, list[Row]], results: pd.DataFrame, metric: str, name: str
+    table: Table,
+    default: str,
+    arms: dict[str, list[Row]],
+    results: pd.DataFrame,
+    metric: str,
+    name: str,
 ) -> None:
     ends: dict[str, dict[str, dict[int, float]]] = {}
     for arm, rows in arms.items():
@@ -61,7 +67,6 @@ def _compare(
             of_seeds = dict(zip(last["seed"], last["value"], strict=True))
             ends.setdefault(arm, {})[row.choices["generator"]] = of_seeds
     seeds = set.intersection(*(set(v) for found in ends.values() for v in found.values()))
-    default = next(n for n in ends[CONTROL] if not controls(n))
     for kind in ("default", "best"):
         chosen = dict.fromkeys(arms, default)
         if kind == "best" and seeds:

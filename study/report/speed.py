@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from study import paths
 from study.report.names import CONTROL, FRECHET, NOT_RUN, first_present, label
 from study.report.protocol import Cells
 from study.report.results import where
@@ -79,7 +80,7 @@ class Costs:
         ends = (choices.get("generator"), choices.get("scaling"))
         own = self._find("train_generator", choices, seed, choices["arm"], *ends)
         tuned = self._find("finetune_autoencoder", choices, seed, choices["arm"])
-        made = self._find("pretrain_autoencoder", choices, seed, None)
+        made = self._find("pretrain_autoencoder", choices, paths.PRETRAINING_SEED, None)
         steps = own["parameters"]["train_generator"]["steps"] if own else None
         whole = _amount(own, "train_generator", unit)
         # An arm that trains nothing costs nothing; published weights were trained by others.

@@ -59,6 +59,18 @@ def test_a_grid_without_other_schedules_has_no_such_table() -> None:
     assert not schedule_table(profile_grid("laptop"), lab()[1]).shown
 
 
+def test_generators_of_one_objective_are_no_schedules_of_each_other() -> None:
+    study, results = lab()
+    both = {"repa": "repa", "sit_shift_50": "repa_dinov2"}
+    kept = pd.DataFrame(results[results["generator"].isin(both)]).replace({"generator": both})
+    cells = {
+        name.replace("sit_shift_50", "repa_dinov2"): cell | {"generator": both[cell["generator"]]}
+        for name, cell in study["evaluate_generator"].items()
+        if cell["generator"] in both
+    }
+    assert not schedule_table(study | {"evaluate_generator": cells}, kept).shown
+
+
 def test_controls_are_told_by_name() -> None:
     assert controls("sit") == controls("repa_dinov2") == {}
     assert controls("sit_shift_50_rate_200") == {"shift": 0.5, "rate": 2.0}

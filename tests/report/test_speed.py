@@ -109,6 +109,8 @@ def test_pre_training_is_counted_for_the_arm_that_trains_nothing_too(root: Path)
     row |= {"generator": "sit", "scaling": "standardised"}
     costs = Costs(read(plan, root))
     assert costs.of(row, 0, "images") == Spent(None, 0, 600 * 64)
+    # It is the same for every seed.
+    assert costs.of(row, 2, "images") == Spent(None, 0, 600 * 64)
     # Its work was not recorded.
     assert costs.of(row | {"arm": "eq"}, 0, "gflop") == Spent(3.0 * 64, 30.0 * 600 * 64, None)
 
