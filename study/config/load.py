@@ -43,7 +43,7 @@ def load(schema: type[Config], cell: Cell) -> Config:
             if name not in profile:
                 raise ConfigError(f"{file}: {name}: missing section")
             values[name] = convert(hint, profile[name], f"{file}: {name}.")
-    return schema(cell=cell, **values).resolved()
+    return schema(cell=cell, **values)
 
 
 def load_group(schema: type[Group], group: str, name: str) -> Group:

@@ -3,8 +3,7 @@
 A field named like a folder of `params/` is a group, any other a section of the profile.
 """
 
-from dataclasses import dataclass, replace
-from typing import Self
+from dataclasses import dataclass
 
 from study.config.autoencoder import (
     ArmConfig,
@@ -21,12 +20,7 @@ from study.config.evaluation import (
     ReferenceStatisticsConfig,
     SamplerConfig,
 )
-from study.config.generator import (
-    BackboneConfig,
-    GeneratorConfig,
-    SiTConfig,
-    TrainGeneratorConfig,
-)
+from study.config.generator import BackboneConfig, GeneratorConfig, TrainGeneratorConfig
 
 
 @dataclass(kw_only=True, slots=True)
@@ -34,10 +28,6 @@ class StageConfig:
     """What every stage has: its cell."""
 
     cell: Cell
-
-    def resolved(self) -> Self:
-        """The same with what one choice says of another's section; once, when it is loaded."""
-        return self
 
 
 @dataclass(kw_only=True, slots=True)
@@ -108,15 +98,6 @@ class TrainGenerator(StageConfig):
     generator: GeneratorConfig
     backbone: BackboneConfig
     train_generator: TrainGeneratorConfig
-
-    def resolved(self) -> Self:
-        """With the rate and the length of a control of the schedule."""
-        generator, section = self.generator, self.train_generator
-        if not isinstance(generator, SiTConfig):
-            return self
-        rate = generator.learning_rate_factor * section.learning_rate
-        steps = generator.steps_factor * section.steps
-        return replace(self, train_generator=replace(section, learning_rate=rate, steps=steps))
 
 
 @dataclass(kw_only=True, slots=True)

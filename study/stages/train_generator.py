@@ -1,10 +1,11 @@
 """Stage train_generator: one generator on the cached latents of one arm."""
 
+from dataclasses import replace
 from functools import partial
 
 from study import paths
 from study.command import device, stage
-from study.config import REPAConfig, Scaling
+from study.config import REPAConfig, Scaling, SiTConfig, TrainGeneratorConfig, plain
 from study.config.stages import TrainGenerator
 from study.data.store import PixelStore
 from study.generators.objectives import build_objective
@@ -25,7 +26,8 @@ def main(config: TrainGenerator, run: Run) -> None:
     if isinstance(config.generator, REPAConfig):
         target = load_target(config.generator, paths.network(cell, "target"), device())
         images = PixelStore(paths.store(cell)).images("train")
-    objective = build_objective(config.generator, target)
+    objective, training = build_objective(config.generator, target), training_of(config)
+    run.parameters["train_generator"] = plain(training)
     with run.keeper as keeper:
         train_generator(
             run.output(),
@@ -33,16 +35,25 @@ def main(config: TrainGenerator, run: Run) -> None:
             cache,
             images,
             config.backbone,
-            config.train_generator,
+            training,
             Scaling(cell.scaling),
             cell.seed or 0,
             device(),
             run.log,
-            partial(track, total=config.train_generator.steps, description=cell.generator or ""),
+            partial(track, total=training.steps, description=cell.generator or ""),
             keeper,
         )
     work = training_gflop(objective, config.backbone, cache.spec, device())
     run.cost("gflop_per_image", work)
+
+
+def training_of(config: TrainGenerator) -> TrainGeneratorConfig:
+    """The profile's training; of a control, at its own rate and length."""
+    training, generator = config.train_generator, config.generator
+    if not isinstance(generator, SiTConfig):
+        return training
+    rate = generator.learning_rate_factor * training.learning_rate
+    return replace(training, learning_rate=rate, steps=generator.steps_factor * training.steps)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import pytest
 
 from study.config import Cell, SiTConfig, TrainGeneratorConfig, choices, generator_group, load
 from study.config.stages import TrainGenerator
+from study.stages.train_generator import training_of
 
 CELL = Cell(
     profile="lab", data="imagenet20_128", autoencoder="taesd", arm="eq", seed=0,
@@ -18,7 +19,7 @@ CONTROLS = [name for name in choices("generator") if name.startswith("sit_") and
 def training(name: str) -> tuple[SiTConfig, TrainGeneratorConfig]:
     config = load(TrainGenerator, replace(CELL, generator=name))
     assert isinstance(config.generator, SiTConfig)
-    return config.generator, config.train_generator
+    return config.generator, training_of(config)
 
 
 def test_the_grid_of_shifts_and_rates_is_whole() -> None:
@@ -47,5 +48,4 @@ def test_the_long_run_differs_in_steps_only() -> None:
 
 def test_other_generators_train_at_the_profiles_rate() -> None:
     config = load(TrainGenerator, replace(CELL, generator="dit"))
-    assert config.train_generator == training("sit")[1]
-    assert config.resolved() is config
+    assert training_of(config) == config.train_generator == training("sit")[1]
