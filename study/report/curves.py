@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from study.report.figures import arm_look, draw_panels, log_ticks, panels, save
+from study.report.figures import arm_look, draw_panels, found, log_ticks, panels, save
 from study.report.names import FRECHET, count, first_present, label
 from study.report.results import instances, where, write_csv
 from study.report.table import Row, table_rows
@@ -55,6 +55,7 @@ def convergence(grid: dict[str, Any], results: pd.DataFrame, target: Path) -> No
         Line2D([], [], label="floor: real images", **_FLOOR),
     ]
     content = panels(table_rows(grid, "evaluate_generator"))
+    content = found(content, lambda row: len(row.of(own, metric)))
     save(draw_panels(content, draw, extra), target)
 
 
@@ -78,12 +79,9 @@ def training(grid: dict[str, Any], root: Path, target: Path) -> None:
         return max(len(_by_seed(_losses_of(row, losses))) for row in rows)
 
     content = {
-        # An arm that trains nothing has no curve, and so no place in the legend.
-        title: [row for row in rows if len(_losses_of(row, losses))] or rows
-        for stage in _LOSSES
-        for title, rows in panels(table_rows(grid, stage)).items()
+        title: rows for stage in _LOSSES for title, rows in panels(table_rows(grid, stage)).items()
     }
-    save(draw_panels(content, draw), target)
+    save(draw_panels(found(content, lambda row: len(_losses_of(row, losses))), draw), target)
 
 
 def _distances(axes: Axes, arm: str, records: pd.DataFrame) -> None:

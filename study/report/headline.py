@@ -10,8 +10,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from study.report.figures import STYLE, arm_look, legend, log_ticks, panels, save
-from study.report.names import CONTROL, FRECHET, NOT_RUN, TREATMENT, count, first_present, label
+from study.report.figures import STYLE, arm_look, found, legend, log_ticks, panels, save
+from study.report.names import (
+    CONTROL,
+    FRECHET,
+    NOT_RUN,
+    TREATMENT,
+    controls,
+    count,
+    first_present,
+    label,
+)
 from study.report.results import where, write_csv
 from study.report.table import Row, Table, table_rows
 from study.statistics import t_interval
@@ -39,6 +48,8 @@ def headline_figure(
         target: path of the figure.
     """
     rows = table_rows(grid, "evaluate_generator")
+    # Of other schedules and lengths there is a table.
+    rows = [row for row in rows if not controls(row.choices["generator"])] or rows
     with rc_context(STYLE):
         if rows:
             figure, data = _convergence(rows, results, speed)
@@ -54,7 +65,14 @@ def _convergence(
     metric = first_present(results, FRECHET)
     own = where(where(results, "stage", "evaluate_generator"), "metric", metric)
     own = own.dropna(subset=["images_seen"])
-    content, reached = panels(rows), _reached(speed)
+    content = found(panels(rows), lambda row: len(row.of(own, metric)))
+    groups = {row.group: row.title(rows) for row in rows}
+    reached = [
+        (row, name)
+        for row in _reached(speed)
+        for group, name in groups.items()
+        if dict(group).items() <= row.items()
+    ]
     lines = -(-len(content) // 2)
     heights = [_PANEL * lines] + [0.7 + 0.25 * len(reached)] * bool(reached)
     figure = Figure(figsize=(_WIDTH, sum(heights) + 0.4), layout="constrained")
@@ -75,12 +93,8 @@ def _convergence(
             axes.set_yscale("log")
             log_ticks(axes)
     if reached:
-        groups = {row.group: row.title(rows) for row in rows}
-        names = [
-            name for row in reached for g, name in groups.items() if dict(g).items() <= row.items()
-        ]
-        _speed(parts[1].subplots(), reached, names)
-    legend(figure, {row.arm for row in rows})
+        _speed(parts[1].subplots(), reached)
+    legend(figure, {row.arm for some in content.values() for row in some})
     return figure, pd.DataFrame(own[_GENERATED])
 
 
@@ -114,10 +128,10 @@ def _wanted(speed: Table) -> list[dict[str, Any]]:
     return [row for row in mine if row["fraction"] == FRACTION]
 
 
-def _speed(axes: Axes, shown: list[dict[str, Any]], names: list[str]) -> None:
+def _speed(axes: Axes, shown: list[tuple[dict[str, Any], str]]) -> None:
     axes.set_title(f"speed-up of {TREATMENT} at {FRACTION:g} of {CONTROL}'s run", fontsize=9)
     axes.axvline(1, color="black", linewidth=0.8)
-    for place, row in enumerate(shown):
+    for place, (row, _) in enumerate(shown):
         look: dict[str, Any] = arm_look(row["arm"]) | {"linestyle": "-"}
         low, high = row["steps_low"], row["steps_high"]
         if low is not None and high is not None:
@@ -128,7 +142,7 @@ def _speed(axes: Axes, shown: list[dict[str, Any]], names: list[str]) -> None:
         text = f"{sign}{row['steps']:.3g}×{interval}"
         beside = axes.get_yaxis_transform()
         axes.text(1.01, place, text, transform=beside, va="center", fontsize=8)
-    axes.set_yticks(range(len(shown)), names)
+    axes.set_yticks(range(len(shown)), [name for _, name in shown])
     axes.set(xlabel=f"steps of {CONTROL} over those of {TREATMENT}", ylim=(len(shown) - 0.5, -0.5))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}×"))
     axes.margins(x=0.15)
@@ -139,7 +153,8 @@ def _trade_off(rows: list[Row], results: pd.DataFrame) -> tuple[Figure, pd.DataF
     present = set(own["metric"])
     drawn = [name for name in QUALITY if name in present] or ["psnr_db"]
     drawn = list(dict.fromkeys([drawn[0], "psnr_db"]))
-    content = [(title, some, name) for title, some in panels(rows).items() for name in drawn]
+    of_arms = found(panels(rows), lambda row: len(row.of(own, ERROR)))
+    content = [(title, some, name) for title, some in of_arms.items() for name in drawn]
     lines = max(1, -(-len(content) // 2))
     figure = Figure(figsize=(_WIDTH, 2.7 * lines + 0.5), layout="constrained")
     places = figure.subplots(lines, min(2, max(1, len(content))), squeeze=False).flatten()
@@ -152,7 +167,7 @@ def _trade_off(rows: list[Row], results: pd.DataFrame) -> tuple[Figure, pd.DataF
         axes.margins(0.12)
     for axes in places[len(content) :]:
         axes.set_axis_off()
-    legend(figure, {row.arm for row in rows})
+    legend(figure, {row.arm for some in of_arms.values() for row in some})
     return figure, pd.DataFrame(where(own, "metric", ERROR, *drawn)[_RECONSTRUCTED])
 
 

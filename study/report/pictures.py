@@ -1,5 +1,7 @@
 """Figure that places the stages' pictures together, a column per arm: samples."""
 
+import json
+from math import isqrt
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from study.report.figures import DPI, panels, save_png
+from study.report.figures import DPI, found, panels, save_png
 from study.report.names import NOT_IN_GRID, NOT_RUN, arm_rank
 from study.report.results import instances
 from study.report.table import Row, table_rows
@@ -16,13 +18,17 @@ from study.report.table import Row, table_rows
 _GAP, _TITLE, _ABSENT = 12, 40, 256
 # Small pictures are enlarged by whole factors to about this width, so that no pixel is blended.
 _WIDTH = 320
+# Of all pictures together: more would be a file of tens of megabytes.
+_PIXELS = 1_500_000
 
 # A title, and the picture or why there is none.
 Shown = tuple[str, np.ndarray | str]
 
 
 def pictures(grid: dict[str, Any], stage: str, root: Path, target: Path) -> None:
-    """Place a stage's pictures in a grid, a column per arm; of each the first seed.
+    """Place grids of samples in a grid, a column per arm; of each the first seed.
+
+    Of many or large ones the upper left corner is shown, all of them equally many samples.
 
     Args:
         grid: `params/study.yaml`.
@@ -30,12 +36,17 @@ def pictures(grid: dict[str, Any], stage: str, root: Path, target: Path) -> None
         root: folder `reports/<profile>/metrics`.
         target: png file to write.
     """
-    content = panels(table_rows(grid, stage))
+
+    def file(row: Row) -> Path:
+        return root / stage / f"{instance_of(grid, stage, row)}.png"
+
+    content = found(panels(table_rows(grid, stage)), lambda row: _ran(file(row)))
     arms = sorted({row.arm for rows in content.values() for row in rows}, key=arm_rank)
+    count = sum(len(rows) for rows in content.values())
     cells: list[list[Shown]] = []
     for title, rows in content.items():
-        by_arm = {row.arm: root / stage / f"{instance_of(grid, stage, row)}.png" for row in rows}
-        shown = [_picture(by_arm.get(arm)) for arm in arms]
+        by_arm = {row.arm: file(row) for row in rows}
+        shown = [_picture(by_arm.get(arm), isqrt(_PIXELS // count)) for arm in arms]
         cells.append([(f"{title}\n{arm}", s) for arm, s in zip(arms, shown, strict=True)])
     save_png(_compose(cells or [[("", NOT_IN_GRID)]]), target)
 
@@ -49,12 +60,21 @@ def instance_of(grid: dict[str, Any], stage: str, row: Row) -> str:
     )
 
 
-def _picture(path: Path | None) -> np.ndarray | str:
+def _ran(picture: Path) -> bool:
+    return picture.is_file() and picture.with_suffix(".json").is_file()
+
+
+def _picture(path: Path | None, side: int) -> np.ndarray | str:
+    """A grid's whole samples within so many pixels, two by two at least; or why there is none."""
     if path is None:
         return NOT_IN_GRID
-    if not path.is_file():
+    if not _ran(path):
         return NOT_RUN
     image = imread(path)
+    samples = json.loads(path.with_suffix(".json").read_text())["parameters"]
+    sample = image.shape[1] // isqrt(samples["evaluate_generator"]["grid_images"])
+    kept = max(2, side // sample) * sample
+    image = image[:kept, :kept]
     factor = max(1, round(_WIDTH / image.shape[1]))
     return image.repeat(factor, axis=0).repeat(factor, axis=1)
 

@@ -102,7 +102,7 @@ def write_instance(stage: str, instance: str, cell: Cell, records: list[dict[str
         "family": _family(cell),
         "parameters": {
             "cell": _choices(cell),
-            stage: {"steps": 600, "batch_size": 64, "scales": [0.25, 0.5]},
+            stage: {"steps": 600, "batch_size": 64, "scales": [0.25, 0.5], "grid_images": 16},
         },
         "records": records,
         "protocol": _protocol(stage, cell),
