@@ -4,9 +4,10 @@ import copy
 
 import pytest
 import torch
+from torch import nn
 
 from study.autoencoders.models import Autoencoder, create_autoencoder
-from study.compiled import Repeated, rewrite
+from study.compiled import ChannelsLastGroupNorm, Repeated, rewrite
 from study.config import AutoencoderConfig, Family
 
 SMALL = {"block_out_channels": [8, 16], "layers_per_block": 1, "norm_num_groups": 2}
@@ -29,7 +30,9 @@ def test_values_and_gradients_stay(family: Family) -> None:
     plain = make(family)
     written = copy.deepcopy(plain)
     rewrite(written.model)
-    assert any(isinstance(module, Repeated) for module in written.modules())
+    kinds = {type(module) for module in written.modules()}
+    assert {Repeated, ChannelsLastGroupNorm} <= kinds
+    assert nn.GroupNorm not in kinds
     assert plain.state_dict().keys() == written.state_dict().keys()
     images = torch.randn(2, 3, 16, 16)
     results, gradients = [], []
@@ -60,3 +63,21 @@ def test_tiny_autoencoders_have_none_of_these_layers() -> None:
     before = [type(module) for module in autoencoder.modules()]
     rewrite(autoencoder.model)
     assert before == [type(module) for module in autoencoder.modules()]
+
+
+def test_what_stands_between_convolutions_keeps_channels_last() -> None:
+    model = make(Family.kl).model
+    rewrite(model)
+    norm = next(m for m in model.modules() if isinstance(m, ChannelsLastGroupNorm))
+    up = next(m for m in model.modules() if isinstance(m, Repeated))
+    up.conv = nn.Identity()
+    for layer, channels in ((norm, norm.num_channels), (up, up.channels)):
+        images = torch.randn(2, channels, 8, 8).to(memory_format=torch.channels_last)
+        images.requires_grad_()
+        seen: list[torch.Tensor] = []
+        result = layer(images * 1)
+        assert result.is_contiguous(memory_format=torch.channels_last)
+        images.register_hook(seen.append)
+        # From a layer that does not care.
+        result.backward(torch.randn(result.shape))
+        assert seen[0].is_contiguous(memory_format=torch.channels_last)
