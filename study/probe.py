@@ -213,13 +213,14 @@ def images(probe: Probe, total: int, least: int, most: int) -> dict[str, float]:
     parts = checkpoints_of(probe) if generated else 1
     tried = min(parts, 2)
 
+    small = min(total, least)
+
     def timed(count: int, part: int = 1) -> float:
         if generated:
             keep_checkpoints(probe, part)
         with few_images(probe, count):
-            return probe.time(_fewer(probe, count, total))
+            return probe.time(_fewer(probe, count, total, small))
 
-    small = min(total, least)
     before = timed(small, tried)
     first = time.time() - probe.began
     if small == total and tried == parts:
@@ -307,11 +308,17 @@ def few_images(probe: Probe, count: int) -> Iterator[None]:
         probe.module.PixelStore = whole
 
 
-def _fewer(probe: Probe, count: int, total: int) -> dict[str, Any]:
-    """The section's fields that grow with images, in proportion."""
+def _fewer(probe: Probe, count: int, total: int, least: int) -> dict[str, Any]:
+    """The section's fields that grow with images, in proportion.
+
+    Where a distance of few images is refused, those that it is measured of grow from `least` on.
+    """
     changes: dict[str, Any] = {}
     for name in SHARES[probe.stage]:
-        changes[name] = max(2, getattr(probe.section, name) * count // total)
+        whole = getattr(probe.section, name)
+        first = whole * least // total if probe.few else min(whole, least)
+        more = (whole - first) * (count - least) // max(1, total - least)
+        changes[name] = max(2, first + more)
     if probe.stage == "evaluate_autoencoder":
         wanted = probe.section.intrinsic_dimension_images
         counts = {max(10, n * count // total) for n in wanted}

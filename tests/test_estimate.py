@@ -101,7 +101,7 @@ def test_images_are_predicted_from_two_amounts(now: Now, monkeypatch: pytest.Mon
     section = SimpleNamespace(num_images=50_000, intrinsic_dimension_images=[])
     simulated = Simulated(now, section, image=0.01)
     simulated.stage = "evaluate_autoencoder"
-    monkeypatch.setattr(probe, "_fewer", lambda some, count, total: {"num_images": count})
+    monkeypatch.setattr(probe, "_fewer", lambda some, count, total, least: {"num_images": count})
     found = images(simulated, 50_000, 32, 2048)
     assert found["seconds"] == pytest.approx(STARTUP_S + FIXED_S + 500, rel=1e-6)
     assert now.value < 60
@@ -116,7 +116,7 @@ def test_every_checkpoint_is_sampled_anew(now: Now, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(
         probe, "keep_checkpoints", lambda some, count: setattr(some, "checkpoints", count)
     )
-    monkeypatch.setattr(probe, "_fewer", lambda some, count, total: {"num_samples": count})
+    monkeypatch.setattr(probe, "_fewer", lambda some, count, total, least: {"num_samples": count})
     found = images(simulated, 10_000, 32, 2048)
     assert found["seconds"] == pytest.approx(STARTUP_S + FIXED_S + 4 * 200, rel=0.01)
 
@@ -177,3 +177,15 @@ def test_a_grid_above_the_limit_is_refused_in_a_pipe(monkeypatch: pytest.MonkeyP
     _ask("smoke", 4, 2.0)
     with pytest.raises(ConfigError, match=r"smoke = 2\.00 hours: must be at most --limit 1\.5"):
         _ask("smoke", 4, 1.5)
+
+
+@pytest.mark.parametrize(("few", "first"), [(True, 55), (False, 512)])
+def test_images_of_a_distance_grow_to_their_number(few: bool, first: int) -> None:
+    total = 18_492
+    section = SimpleNamespace(degraded_images=2000)
+    some: Any = SimpleNamespace(stage="reference_statistics", section=section, few=few)
+    counts = [
+        probe._fewer(some, count, total, 512)["degraded_images"] for count in (512, 2048, total)
+    ]
+    assert counts[0] == first
+    assert counts[0] < counts[1] < counts[2] == 2000
