@@ -9,7 +9,7 @@ from PIL import Image
 from synthetic import grid, write_tree
 
 from study import paths
-from study.report.figures import WIDTH, arm_look, draw_panels, save
+from study.report.figures import WIDTH, arm_look, draw_panels, found, save
 from study.report.names import ARMS
 from study.report.pictures import pictures
 from study.report.strips import strips
@@ -41,6 +41,16 @@ def test_panels_leave_no_empty_column(number: int, columns: int):
     used = {axes.get_subplotspec().colspan.start for axes in figure.axes if axes.axison}  # type: ignore[union-attr]
     assert used == set(range(columns))
     assert (figure.get_figwidth() < WIDTH) == (number == 1)
+
+
+def test_only_what_ran_is_drawn_and_all_where_nothing_did():
+    rows = table_rows(grid([0]), "evaluate_autoencoder")
+    content = {"one": rows, "other": rows}
+    assert found(content, lambda row: row.arm == "eq") == {
+        title: [row for row in rows if row.arm == "eq"] for title in content
+    }
+    assert found(content | {"none": []}, lambda row: True) == content
+    assert found(content, lambda row: False) == content
 
 
 def test_a_drawing_is_saved_with_few_colours(tmp_path: Path):
@@ -86,3 +96,30 @@ def test_pictures_of_generators_stand_in_a_column_per_arm(
         width, height = picture.size
     # 4 generators by 2 arms.
     assert 1.8 < height / width < 2.4
+
+
+def test_many_or_large_grids_of_samples_are_cut_to_whole_samples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    study = grid([0])
+    write_tree(study)
+    root = tmp_path / "reports" / "laptop" / "metrics"
+    files = sorted((root / "evaluate_generator").glob("*sit*.png"))
+    # Four by four samples of 256 pixels, each of one colour.
+    colours = np.arange(16, dtype=np.uint8).reshape(4, 4) * 10 + 50
+    large = np.repeat(np.repeat(colours, 256, axis=0), 256, axis=1)
+    for file in files:
+        Image.fromarray(np.stack([large] * 3, axis=-1)).save(file)
+    for file in set((root / "evaluate_generator").glob("*.json")):
+        if file.with_suffix(".png") not in files:
+            file.unlink()
+    pictures(study, "evaluate_generator", root, tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as picture:
+        pixels = np.asarray(picture.convert("L"))
+    assert pixels.size < 2.5e6
+    shown = min(4, max(2, int((1.5e6 / len(files)) ** 0.5) // 256))
+    for row, column in np.ndindex(4, 4):
+        inside = row < shown and column < shown
+        count = (pixels == colours[row, column]).sum()
+        assert count >= len(files) * 256**2 if inside else count < 256**2

@@ -35,3 +35,15 @@ def test_the_speed_up_has_a_panel_only_where_there_is_one(
     assert caption(study, speed).endswith("Speed-up: not bounded.")
     assert with_panel[0] == without[0]
     assert with_panel[1] > without[1] + 150
+
+
+def test_generators_that_have_not_run_take_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    write_tree(study := grid([0, 1]))
+    root = tmp_path / "reports/laptop/metrics"
+    speed = Table("speed_up")
+    every = drawn(tmp_path, study, speed)
+    for file in (root / "evaluate_generator").glob("*.json"):
+        if "-sit-" not in file.name:
+            file.unlink()
+    assert drawn(tmp_path, study, speed)[1] < every[1] - 150

@@ -213,3 +213,17 @@ def test_the_stage_refuses_another_profile(tmp_path: Path, monkeypatch: pytest.M
     cell = Cell(profile="laptop")
     with pytest.raises(ConfigError, match="profile = 'smoke': must be 'laptop'"):
         render_report.main(RenderReport(cell=cell), Run("render_report", cell, {}))
+
+
+def test_seeds_are_those_that_ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    write_tree(study := grid([0, 1, 2]))
+    text = tmp_path / "reports" / "laptop" / "report.md"
+    render(study, CLAIMS)
+    assert "Seeds 0, 1, 2 (n = 3)" in text.read_text()
+    for seed, told in ((2, "Seeds 0, 1 of 0, 1, 2 (n = 2)"), (1, "Seed 0 of 0, 1, 2 only")):
+        for stage in ("evaluate_autoencoder", "evaluate_generator"):
+            for file in (tmp_path / "reports/laptop/metrics" / stage).glob(f"*-{seed}*.json"):
+                file.unlink()
+        render(study, CLAIMS)
+        assert told in text.read_text()
