@@ -2,6 +2,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats as scipy_stats
 
 from study.statistics import (
     Curve,
@@ -13,6 +14,7 @@ from study.statistics import (
     mean_level,
     paired_gain,
     reach,
+    seeds_needed,
     speed_up,
     t_interval,
     tail_probability,
@@ -248,3 +250,19 @@ def test_bounds_from_both_sides_say_nothing():
 def test_a_speed_up_needs_pairs(pairs: tuple[list[Reach], list[Reach]]):
     with pytest.raises(ValueError, match="no pairs"):
         speed_up(*pairs)
+
+
+def test_the_number_of_seeds_is_the_least_at_which_the_interval_is_narrow_enough() -> None:
+    values = [0.10, 0.13, 0.08, 0.12]
+    n = seeds_needed(values, 0.02)
+    assert n is not None
+
+    def half(n: int) -> float:
+        # As many values with the same standard deviation.
+        spread = np.std(values, ddof=1)
+        return float(scipy_stats.t.ppf(0.975, n - 1) * spread / np.sqrt(n))
+
+    assert half(n) <= 0.02 < half(n - 1)
+    assert seeds_needed([v + 5 for v in values], 0.02) == n
+    assert seeds_needed([10 * v for v in values], 0.02, most=10) is None
+    assert seeds_needed([1.0, 1.0], 0.02) == 2

@@ -20,7 +20,8 @@ from study.report.names import (
 from study.report.protocol import Cells
 from study.report.results import instances
 from study.report.table import Table, minutes_text, signed
-from study.report.verdicts import Judged, Outcome, Verdict
+from study.report.verdicts import Judged, Margins, Outcome, Verdict
+from study.statistics import seeds_needed
 
 _OF_AUTOENCODER = ("finetune_autoencoder", "evaluate_autoencoder", "cache_latents")
 _OF_GENERATOR = ("train_generator", "evaluate_generator")
@@ -102,6 +103,7 @@ def endpoints_table(judged: list[Judged]) -> Table:
                     "Second extractor": _second_text(outcome),
                     "Interval": f"{100 * outcome.level:.4g} %" if seeds else NOT_RUN,
                     "Each seed": ", ".join(_text(endpoint, v) for v in seeds.values()) or NOT_RUN,
+                    "Seeds asked for": _asked_text(outcome),
                     "Verdict": outcome.verdict.value + _OTHER_SIGN * outcome.contradicted,
                 },
                 {
@@ -119,6 +121,7 @@ def endpoints_table(judged: list[Judged]) -> Table:
                     "high": high,
                     "level": outcome.level,
                     "seeds": " ".join(f"{seed}:{v:.6g}" for seed, v in seeds.items()),
+                    "seeds_needed": _asked(outcome),
                     "bound": found.bound,
                     "second_value": _second_value(outcome),
                     "contradicted": outcome.contradicted,
@@ -126,7 +129,25 @@ def endpoints_table(judged: list[Judged]) -> Table:
                     "missing": missing,
                 },
             )
+    table.notes = [
+        "Seeds asked for: the fewest at which the interval is no wider to either side than the "
+        "threshold, by the spread of the seeds that ran and not by their mean; one seed has none."
+    ]
     return table
+
+
+def _asked(outcome: Outcome) -> int | None:
+    values = list(outcome.found.values.values())
+    if len(values) < 2 or outcome.found.bound:
+        return None
+    margins = Margins.of(outcome.endpoint)
+    return seeds_needed(values, min(-margins.lower, margins.upper), outcome.level)
+
+
+def _asked_text(outcome: Outcome) -> str:
+    if not outcome.found.values:
+        return NOT_RUN
+    return "–" if (asked := _asked(outcome)) is None else str(asked)
 
 
 def headline(judged: list[Judged]) -> str:

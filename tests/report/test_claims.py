@@ -1,4 +1,5 @@
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from study.report.claims import claims_table, endpoints_table, headline
 from study.report.results import collect, costs, read
 from study.report.table import Table
 from study.report.verdicts import judge
+from study.statistics import t_interval
 
 CLAIMS = load_claims(paths.PARAMS / "claims.yaml")
 
@@ -70,6 +72,7 @@ def test_one_seed_is_undecided_and_shown_without_interval(root: Path) -> None:
     assert (shown["Verdict"], shown["Seeds"]) == ("undecided", "1")
     assert "[" not in shown["Effect"]
     assert row_of(endpoints, 3)[1]["low"] is None
+    assert row_of(endpoints, 3)[1]["seeds_needed"] is None
 
 
 def test_every_seed_of_every_endpoint_is_shown(root: Path) -> None:
@@ -82,6 +85,14 @@ def test_every_seed_of_every_endpoint_is_shown(root: Path) -> None:
     assert [*seeds] == ["0", "1", "2"]
     assert numbers["low"] < numbers["value"] < numbers["high"]
     assert numbers["level"] > 0.95
+    assert shown["Seeds asked for"] == str(numbers["seeds_needed"])
+    # Shares are averaged as logarithms.
+    low, high = t_interval([-math.log1p(-float(v)) for v in seeds.values()], numbers["level"]) or (
+        0,
+        0,
+    )
+    enough = (high - low) / 2 <= math.log1p(numbers["threshold"])
+    assert (numbers["seeds_needed"] > 3) != enough
     assert len(endpoints.numbers) == sum(len(claim.endpoints) for claim in CLAIMS)
 
 
