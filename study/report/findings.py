@@ -28,9 +28,9 @@ _SCOPES = {
     "laptop": _MACHINERY + "procedural images, small networks and minutes of training.",
     "images": _MACHINERY + "your images, but few of them, small networks and one seed.",
     "autoencoders": "Evidence about autoencoders at small scale: no generator is trained on them.",
-    "lab": "Evidence at small scale: S/2 generators trained for minutes on 18,492 images of 20 "
-    "classes at 128 px, distances in the features of the study's own networks. It does not show "
-    "what larger generators, longer training, other images or the paper's FID would.",
+    "lab": "Evidence at small scale: S/2 generators trained for minutes on 20 classes at 128 px, "
+    "distances in the features of the study's own networks. It does not show what larger "
+    "generators, longer training, other images or the paper's FID would.",
     "paper": "The paper's own models and data.",
 }
 
