@@ -76,6 +76,9 @@ def generator_table(grid: dict[str, Any], results: pd.DataFrame) -> Table:
         table.put(kernel_name, kernel, checkpoint(row.of(results, kernel), -1), ran=ran > 0)
         table.put(f"{name}, first checkpoint", f"{main}_first", first, ran=ran > 0)
         table.put(f"{name}, random latents", f"{main}_random_latents", start, ran=ran > 0)
+        raw, change = row.of(results, f"{main}_raw"), last_doubling(distances)
+        table.put(f"{name}, raw weights", f"{main}_raw", raw, ran=ran > 0, absent="–")
+        table.put("Last doubling [%]", f"{main}_last_doubling", change, ran=ran > 0, absent="–")
         _put_gain(table, row, gain_over_control(row, results, main), row in with_control(rows))
     if not rows:
         return table
@@ -83,7 +86,10 @@ def generator_table(grid: dict[str, Any], results: pd.DataFrame) -> Table:
         f"Gain: share by which {name} at the last checkpoint is below that of arm `{CONTROL}`, "
         "paired by seed (negative: worse), with Student-t 95 % interval over seeds.",
         "Random latents: noise through the decoder, what a generator that learned nothing gives. "
-        "Lower is better; ± is half a Student-t 95 % interval over seeds.",
+        "Lower is better; ± is half a Student-t 95 % interval over seeds. Raw weights: samples of "
+        "the trained weights of the last checkpoint, all others are of their moving average. Last "
+        f"doubling: change of {name} over the last half of the run, which says how far it is from "
+        "rest.",
     ]
     return table
 
@@ -157,6 +163,15 @@ def checkpoint(records: pd.DataFrame, place: int) -> pd.DataFrame:
     """The records of a metric at the first (0) or last (-1) checkpoint."""
     steps = sorted(records["step"].dropna().unique())
     return where(records, "step", *steps[place:][:1])
+
+
+def last_doubling(records: pd.DataFrame) -> pd.DataFrame:
+    """Change in percent from the checkpoint at half of the last one's step, one per seed."""
+    last, step = checkpoint(records, -1), records["step"].max()
+    before = dict(where(records, "step", step / 2)[["seed", "value"]].to_numpy())
+    last = last[last["seed"].isin(before)]
+    changes = [100 * (v / before[s] - 1) for s, v in zip(last["seed"], last["value"], strict=True)]
+    return last.assign(value=changes)
 
 
 def gain_over_control(row: Row, results: pd.DataFrame, metric: str) -> Estimate | None:

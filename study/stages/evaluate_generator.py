@@ -5,12 +5,12 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from functools import partial
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from study import distributed, paths
 from study.autoencoders.models import load_autoencoder
 from study.command import device, place, stage
-from study.config import Role, SamplingMethod
+from study.config import Role, SamplingMethod, Weights
 from study.config.seeds import derive
 from study.config.stages import EvaluateGenerator
 from study.data.store import PixelStore
@@ -27,7 +27,7 @@ from study.evaluation.passes import Gathered
 from study.evaluation.reference import Reference, require_samples
 from study.evaluation.result import Result
 from study.evaluation.samples import Gallery, SampleMeasures
-from study.generators.checkpoints import load_generator, load_index
+from study.generators.checkpoints import Checkpoint, load_generator, load_index
 from study.generators.decode import decode_batches
 from study.generators.objectives import build_objective
 from study.generators.sample import (
@@ -42,7 +42,10 @@ from study.tracking import Run
 
 
 def main(config: EvaluateGenerator, run: Run) -> None:
-    """Sample every checkpoint with the same noise and labels, decode, measure."""
+    """Sample every checkpoint with the same noise and labels, decode, measure.
+
+    Samples of averaged weights; where the trained ones were kept, of the last checkpoint's too.
+    """
     cell, settings, seed = config.cell, config.evaluate_generator, config.cell.seed or 0
     folder = paths.generator(cell)
     index = load_index(folder)
@@ -64,29 +67,32 @@ def main(config: EvaluateGenerator, run: Run) -> None:
     tokens = config.sampler.method in (SamplingMethod.confidence, SamplingMethod.halton)
     num_steps = settings.num_token_steps if tokens else settings.num_steps
     decode = partial(decode_batches, decoder, index.spec, index.scaling)
+    sample = partial(
+        sample_batches,
+        objective=objective,
+        spec=index.spec,
+        labels=labels,
+        sampler=config.sampler,
+        num_steps=num_steps,
+        micro_batch_size=settings.micro_batch_size,
+        seed=derive(seed, "evaluation"),
+        device=device(),
+        process=distributed.rank(),
+        num_processes=distributed.world(),
+        precision=settings.precision,
+    )
     kept = max(settings.grid_images, settings.nearest_samples)
+
+    def load(checkpoint: Checkpoint, weights: Weights) -> nn.Module:
+        network = load_generator(folder, index, checkpoint, config.generator, weights, device())
+        return prepare(network, settings.precision, settings.compile)
+
     state, last = run.keeper.restore() or {"checkpoint": 0}, None
     left = index.checkpoints[state["checkpoint"] :]
     for number, checkpoint in enumerate(track(left, len(left), "checkpoints"), state["checkpoint"]):
-        network = load_generator(
-            folder, index, checkpoint, config.generator, config.sampler.weights, device()
-        )
+        network = load(checkpoint, config.sampler.weights)
         gathered = Gathered(extractor, kept, state.pop("gathered", None), second)
-        latents = sample_batches(
-            prepare(network, settings.precision, settings.compile),
-            objective,
-            index.spec,
-            labels,
-            config.sampler,
-            num_steps,
-            settings.micro_batch_size,
-            derive(seed, "evaluation"),
-            device(),
-            distributed.rank(),
-            distributed.world(),
-            precision=settings.precision,
-            done=gathered.batches,
-        )
+        latents = sample(network, done=gathered.batches)
         count = math.ceil(settings.num_samples / settings.micro_batch_size) - gathered.batches
         with run.keeper as keeper:
             for images in distributed.turns(decode(latents), count):
@@ -108,6 +114,9 @@ def main(config: EvaluateGenerator, run: Run) -> None:
             last = features
             grid = shown[: settings.grid_images].numpy()
             run.picture(grid, columns=max(1, int(settings.grid_images**0.5)))
+    checkpoint, raw = index.checkpoints[-1], None
+    if checkpoint.raw_file is not None and config.sampler.weights is Weights.ema:
+        raw = _features(extractor, decode(sample(load(checkpoint, Weights.raw))))
     nothing = random_latents(
         index.spec,
         settings.num_samples,
@@ -119,8 +128,9 @@ def main(config: EvaluateGenerator, run: Run) -> None:
     size, own_seed = settings.micro_batch_size, derive(seed, "reconstructions")
     found = reconstructions(decoder, images, settings.reconstructions, size, own_seed)
     own, unlearnt = _features(extractor, found), _features(extractor, decode(dealt(nothing)))
+    if raw:
+        _record(run, checkpoint.step, checkpoint.images_seen, measures.frechet(raw, "_raw"))
     if last and own and unlearnt:
-        checkpoint = index.checkpoints[-1]
         against = measures.against_reconstructions(last, own.vectors)
         _record(run, checkpoint.step, checkpoint.images_seen, against)
         _record(run, None, None, measures.frechet(unlearnt, "_random_latents"))

@@ -83,6 +83,22 @@ def test_both_extractors_measure_and_copies_are_searched_for_at_every_checkpoint
     assert steps["nearest_ratio_pixels"] == steps["fd_in_domain"]
 
 
+def test_raw_weights_are_measured_at_the_last_checkpoint(smoke: Clone):
+    with (smoke.root / "reports/smoke/results.csv").open(newline="") as file:
+        rows = [r for r in csv.DictReader(file) if r["stage"] == "evaluate_generator"]
+    found: dict[str, dict[tuple[str, ...], tuple[int, float]]] = {}
+    for row in rows:
+        cell = tuple(row[name] for name in ("autoencoder", "arm", "seed", "generator"))
+        if row["step"]:
+            own = found.setdefault(row["metric"], {})
+            own[cell] = max(own.get(cell, (0, 0.0)), (int(row["step"]), float(row["value"])))
+    averaged, raw = found["fd_in_domain"], found["fd_in_domain_raw"]
+    assert {cell: step for cell, (step, _) in raw.items()} == {
+        cell: step for cell, (step, _) in averaged.items()
+    }
+    assert all(raw[cell] != averaged[cell] for cell in raw)
+
+
 def test_the_speed_up_has_every_cost(smoke: Clone):
     with (smoke.root / "reports/smoke/tables/speed_up.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["fraction"] == "1.0"]

@@ -142,6 +142,7 @@ def _of_generator(cell: Cell, rng: np.random.Generator) -> list[dict[str, Any]]:
             records.append(record(f"{name}_in_domain", 1 / (1 + value), 1000) | seen)
     end = {"step": CHECKPOINTS[-1], "images_seen": 64 * CHECKPOINTS[-1]}
     records.append(record("nearest_ratio_pixels", 0.9, 100) | end)
+    records.append(record("fd_in_domain_raw", 1.1 * level * worse, 1000) | end)
     start = record("fd_in_domain_random_latents", 1.9 * level * worse, 1000)
     return [*records, start]
 

@@ -129,6 +129,23 @@ def test_decoded_transformed_latents_have_a_row_for_each_measure(root: Path):
     assert [numbers["turn_180"]] == found
 
 
+def test_generators_show_raw_weights_and_what_the_last_doubling_changed(root: Path):
+    study = grid([0, 1])
+    write_tree(study)
+    results = collect(study, root)
+    # Checkpoints of the made-up runs: 100, 200, 400, 600.
+    table = generator_table(study, results)
+    assert {row["Last doubling [%]"] for row in table.shown} == {"–"}
+    table = generator_table(study, results[results["step"].isna() | (results["step"] < 500)])
+    _, numbers = row_of(table, generator="sit", arm="eq")
+    own = results[(results["generator"] == "sit") & (results["arm"] == "eq")]
+    own = own[own["metric"] == "fd_in_domain"].pivot(index="seed", columns="step", values="value")
+    expected = (100 * (own[400] / own[200] - 1)).mean()
+    assert numbers["fd_in_domain_last_doubling"] == pytest.approx(expected)
+    _, numbers = row_of(generator_table(study, results), generator="sit", arm="eq")
+    assert numbers["fd_in_domain_raw"] == pytest.approx(7.7)
+
+
 def test_names_carry_the_number_of_images(root: Path):
     study = grid([0])
     write_tree(study)
