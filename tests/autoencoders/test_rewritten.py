@@ -70,7 +70,7 @@ def test_what_stands_between_convolutions_keeps_channels_last() -> None:
     rewrite(model)
     norm = next(m for m in model.modules() if isinstance(m, ChannelsLastGroupNorm))
     up = next(m for m in model.modules() if isinstance(m, Repeated))
-    up.conv = nn.Identity()
+    up.conv = nn.Identity()  # pyright: ignore
     for layer, channels in ((norm, norm.num_channels), (up, up.channels)):
         images = torch.randn(2, channels, 8, 8).to(memory_format=torch.channels_last)
         images.requires_grad_()

@@ -4,6 +4,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import pandas as pd
 import pytest
 from synthetic import grid, write_tree
 
@@ -11,7 +12,7 @@ from study import paths
 from study.config import AlignmentTarget, REPAConfig, choices, generator_group
 from study.report.findings import measurement
 from study.report.names import count, generator, label, objective
-from study.report.results import collect, costs
+from study.report.results import collect, costs, where
 from study.report.table import Table
 from study.report.tables import autoencoder_table, cost_table, generator_table, quality_table
 from study.report.transforms import equivariance_table, transformed_table
@@ -136,10 +137,12 @@ def test_generators_show_raw_weights_and_what_the_last_doubling_changed(root: Pa
     # Checkpoints of the made-up runs: 100, 200, 400, 600.
     table = generator_table(study, results)
     assert {row["Last doubling [%]"] for row in table.shown} == {"–"}
-    table = generator_table(study, results[results["step"].isna() | (results["step"] < 500)])
+    early = pd.DataFrame(results[results["step"].isna() | (results["step"] < 500)])
+    table = generator_table(study, early)
     _, numbers = row_of(table, generator="sit", arm="eq")
-    own = results[(results["generator"] == "sit") & (results["arm"] == "eq")]
-    own = own[own["metric"] == "fd_in_domain"].pivot(index="seed", columns="step", values="value")
+    own = where(results, "generator", "sit")
+    own = where(where(own, "arm", "eq"), "metric", "fd_in_domain")
+    own = own.pivot(index="seed", columns="step", values="value")
     expected = (100 * (own[400] / own[200] - 1)).mean()
     assert numbers["fd_in_domain_last_doubling"] == pytest.approx(expected)
     _, numbers = row_of(generator_table(study, results), generator="sit", arm="eq")
