@@ -212,7 +212,6 @@ def images(probe: Probe, total: int, least: int, most: int) -> dict[str, float]:
     generated = probe.stage == "evaluate_generator"
     parts = checkpoints_of(probe) if generated else 1
     tried = min(parts, 2)
-
     small = min(total, least)
 
     def timed(count: int, part: int = 1) -> float:

@@ -6,6 +6,7 @@ Nothing here knows about files or metrics.
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from statistics import stdev
 from typing import NamedTuple
 
 
@@ -41,9 +42,7 @@ def t_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, flo
     return mean - half, mean + half
 
 
-def seeds_needed(
-    values: Sequence[float], half_width: float, level: float = 0.95, most: int = 100
-) -> int | None:
+def seeds_needed(values: Sequence[float], half_width: float, level: float = 0.95) -> int | None:
     """Least number of values at which their t interval is as narrow, by the spread of those given.
 
     Their mean has no say, so that a number of seeds chosen by it favours no outcome.
@@ -52,17 +51,15 @@ def seeds_needed(
         values: at least two, one per seed.
         half_width: of the interval, on the scale of the values.
         level: coverage, in (0, 1).
-        most: no more are tried.
 
     Returns:
-        At least 2; None where `most` are too few.
+        At least 2; None where a thousand are too few.
     """
     from scipy.special import stdtrit
 
-    mean = math.fsum(values) / len(values)
-    variance = math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
-    for n in range(2, most + 1):
-        if stdtrit(n - 1, (1 + level) / 2) * math.sqrt(variance / n) <= half_width:
+    deviation = stdev(values)
+    for n in range(2, 1001):
+        if stdtrit(n - 1, (1 + level) / 2) * deviation / math.sqrt(n) <= half_width:
             return n
     return None
 

@@ -20,8 +20,7 @@ from study.report.names import (
 from study.report.protocol import Cells
 from study.report.results import instances
 from study.report.table import Table, minutes_text, signed
-from study.report.verdicts import Judged, Margins, Outcome, Verdict
-from study.statistics import seeds_needed
+from study.report.verdicts import Judged, Outcome, Verdict
 
 _OF_AUTOENCODER = ("finetune_autoencoder", "evaluate_autoencoder", "cache_latents")
 _OF_GENERATOR = ("train_generator", "evaluate_generator")
@@ -103,7 +102,7 @@ def endpoints_table(judged: list[Judged]) -> Table:
                     "Second extractor": _second_text(outcome),
                     "Interval": f"{100 * outcome.level:.4g} %" if seeds else NOT_RUN,
                     "Each seed": ", ".join(_text(endpoint, v) for v in seeds.values()) or NOT_RUN,
-                    "Seeds asked for": _asked_text(outcome),
+                    "Seeds asked for": str(outcome.asked or "–") if seeds else NOT_RUN,
                     "Verdict": outcome.verdict.value + _OTHER_SIGN * outcome.contradicted,
                 },
                 {
@@ -121,7 +120,7 @@ def endpoints_table(judged: list[Judged]) -> Table:
                     "high": high,
                     "level": outcome.level,
                     "seeds": " ".join(f"{seed}:{v:.6g}" for seed, v in seeds.items()),
-                    "seeds_needed": _asked(outcome),
+                    "seeds_needed": outcome.asked,
                     "bound": found.bound,
                     "second_value": _second_value(outcome),
                     "contradicted": outcome.contradicted,
@@ -130,24 +129,9 @@ def endpoints_table(judged: list[Judged]) -> Table:
                 },
             )
     table.notes = [
-        "Seeds asked for: the fewest at which the interval is no wider to either side than the "
-        "threshold, by the spread of the seeds that ran and not by their mean; one seed has none."
+        "Seeds asked for: so that half the interval is no wider than the threshold, by their spread."
     ]
     return table
-
-
-def _asked(outcome: Outcome) -> int | None:
-    values = list(outcome.found.values.values())
-    if len(values) < 2 or outcome.found.bound:
-        return None
-    margins = Margins.of(outcome.endpoint)
-    return seeds_needed(values, min(-margins.lower, margins.upper), outcome.level)
-
-
-def _asked_text(outcome: Outcome) -> str:
-    if not outcome.found.values:
-        return NOT_RUN
-    return "–" if (asked := _asked(outcome)) is None else str(asked)
 
 
 def headline(judged: list[Judged]) -> str:

@@ -62,12 +62,12 @@ def panels(rows: list[Row]) -> dict[str, list[Row]]:
     return found
 
 
-def found(content: dict[str, list[Row]], drawn: Callable[[Row], object]) -> dict[str, list[Row]]:
+def drawable(content: dict[str, list[Row]], has: Callable[[Row], object]) -> dict[str, list[Row]]:
     """Panels and their arms of which there is something to draw; all where there is nothing.
 
     What is left out stands in the tables as not run.
     """
-    some = {title: [row for row in rows if drawn(row)] for title, rows in content.items()}
+    some = {title: [row for row in rows if has(row)] for title, rows in content.items()}
     return {title: rows for title, rows in some.items() if rows} or content
 
 

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from study.report.figures import STYLE, arm_look, found, legend, log_ticks, panels, save
+from study.report.figures import STYLE, arm_look, drawable, legend, log_ticks, panels, save
 from study.report.names import (
     CONTROL,
     FRECHET,
@@ -65,7 +65,7 @@ def _convergence(
     metric = first_present(results, FRECHET)
     own = where(where(results, "stage", "evaluate_generator"), "metric", metric)
     own = own.dropna(subset=["images_seen"])
-    content = found(panels(rows), lambda row: len(row.of(own, metric)))
+    content = drawable(panels(rows), lambda row: len(row.of(own, metric)))
     groups = {row.group: row.title(rows) for row in rows}
     reached = [
         (row, name)
@@ -153,7 +153,7 @@ def _trade_off(rows: list[Row], results: pd.DataFrame) -> tuple[Figure, pd.DataF
     present = set(own["metric"])
     drawn = [name for name in QUALITY if name in present] or ["psnr_db"]
     drawn = list(dict.fromkeys([drawn[0], "psnr_db"]))
-    of_arms = found(panels(rows), lambda row: len(row.of(own, ERROR)))
+    of_arms = drawable(panels(rows), lambda row: len(row.of(own, ERROR)))
     content = [(title, some, name) for title, some in of_arms.items() for name in drawn]
     lines = max(1, -(-len(content) // 2))
     figure = Figure(figsize=(_WIDTH, 2.7 * lines + 0.5), layout="constrained")

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from study.report.figures import DPI, found, panels, save_png
+from study.report.figures import DPI, drawable, panels, save_png
 from study.report.names import NOT_IN_GRID, NOT_RUN, arm_rank
 from study.report.results import instances
 from study.report.table import Row, table_rows
@@ -28,7 +28,7 @@ Shown = tuple[str, np.ndarray | str]
 def pictures(grid: dict[str, Any], stage: str, root: Path, target: Path) -> None:
     """Place grids of samples in a grid, a column per arm; of each the first seed.
 
-    Of many or large ones the upper left corner is shown, all of them equally many samples.
+    Of many or large ones the upper left corner is shown.
 
     Args:
         grid: `params/study.yaml`.
@@ -40,7 +40,7 @@ def pictures(grid: dict[str, Any], stage: str, root: Path, target: Path) -> None
     def file(row: Row) -> Path:
         return root / stage / f"{instance_of(grid, stage, row)}.png"
 
-    content = found(panels(table_rows(grid, stage)), lambda row: _ran(file(row)))
+    content = drawable(panels(table_rows(grid, stage)), lambda row: _ran(file(row)))
     arms = sorted({row.arm for rows in content.values() for row in rows}, key=arm_rank)
     count = sum(len(rows) for rows in content.values())
     cells: list[list[Shown]] = []
@@ -71,8 +71,8 @@ def _picture(path: Path | None, side: int) -> np.ndarray | str:
     if not _ran(path):
         return NOT_RUN
     image = imread(path)
-    samples = json.loads(path.with_suffix(".json").read_text())["parameters"]
-    sample = image.shape[1] // isqrt(samples["evaluate_generator"]["grid_images"])
+    parameters = json.loads(path.with_suffix(".json").read_text())["parameters"]
+    sample = image.shape[1] // isqrt(parameters["evaluate_generator"]["grid_images"])
     kept = max(2, side // sample) * sample
     image = image[:kept, :kept]
     factor = max(1, round(_WIDTH / image.shape[1]))

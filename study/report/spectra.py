@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from study.report.figures import STYLE, WIDTH, arm_look, draw_panels, found, panels, save
+from study.report.figures import STYLE, WIDTH, arm_look, draw_panels, drawable, panels, save
 from study.report.results import instances, where, write_csv
 from study.report.table import Row, table_rows
 
@@ -32,22 +32,23 @@ def spectra(grid: dict[str, Any], root: Path, target: Path) -> None:
     write_csv(curves, target.with_suffix(".csv"))
 
     def draw(axes: Axes, rows: list[Row]) -> int:
-        own_curves = [(row, row.of(curves, "latents")) for row in rows]
-        for row, own in own_curves:
+        found = [(row, row.of(curves, "latents")) for row in rows]
+        for row, own in found:
             if len(own):
                 axes.plot(*_mean(own), linewidth=1.5, markersize=3.5, **arm_look(row.arm))
         images = pd.concat([row.of(curves, "images") for row in rows])
         if len(images):
             # Images reach lower; what only they have would take most of the panel.
-            lowest = min(own["frequency"].min() for _, own in own_curves if len(own))
+            lowest = min(own["frequency"].min() for _, own in found if len(own))
             images = pd.DataFrame(images[images["frequency"] > 0.7 * lowest])
             axes.plot(*_mean(images), **_IMAGES)
             axes.set(xscale="log", yscale="log")
         axes.set_ylabel("power")
-        return max(len(set(own["seed"])) for _, own in own_curves)
+        return max(len(set(own["seed"])) for _, own in found)
 
     extra = [Line2D([], [], label="images", **_IMAGES)]
-    content = found(panels(table_rows(grid, STAGE)), lambda row: len(row.of(curves, "latents")))
+    content = panels(table_rows(grid, STAGE))
+    content = drawable(content, lambda row: len(row.of(curves, "latents")))
     save(draw_panels(content, draw, extra, _frequencies), target)
 
 

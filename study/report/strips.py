@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from study.report.figures import DPI, found, panels, save_png
+from study.report.figures import DPI, drawable, panels, save_png
 from study.report.names import NOT_IN_GRID, NOT_RUN
 from study.report.pictures import instance_of
 from study.report.table import Row, table_rows
@@ -52,7 +52,7 @@ def strips(grid: dict[str, Any], root: Path, folder: Path) -> None:
     def ran(row: Row) -> bool:
         return (root / STAGE / f"{instance_of(grid, STAGE, row)}.png").is_file()
 
-    content = found(panels(table_rows(grid, STAGE)), ran)
+    content = drawable(panels(table_rows(grid, STAGE)), ran)
     for figure, strip in STRIPS.items():
         blocks = {title: _block(grid, root, strip, rows) for title, rows in content.items()}
         save_png(_compose(blocks, strip), folder / f"{figure}.png")
@@ -67,18 +67,18 @@ def _block(
         row.arm: _tiles(root / STAGE / f"{instance_of(grid, STAGE, row)}{suffix}", strip)
         for row in rows
     }
-    block: list[tuple[str, np.ndarray | str]] = []
+    found: list[tuple[str, np.ndarray | str]] = []
     for arm, tiles in sheets.items():
         if isinstance(tiles, str):
-            block.append((arm, tiles))
+            found.append((arm, tiles))
         elif strip.shared:
-            if not any(name == strip.shared for name, _ in block):
-                block.insert(0, (strip.shared, _first(tiles[0], len(sheets) + 1, strip)))
-            block.append((arm, _first(tiles[1], len(sheets) + 1, strip)))
+            if not any(name == strip.shared for name, _ in found):
+                found.insert(0, (strip.shared, _first(tiles[0], len(sheets) + 1, strip)))
+            found.append((arm, _first(tiles[1], len(sheets) + 1, strip)))
         else:
             lines = tiles[: max(1, _TILES // 3 // len(sheets))]
-            block += [(arm if number == 0 else "", line) for number, line in enumerate(lines)]
-    return block
+            found += [(arm if number == 0 else "", line) for number, line in enumerate(lines)]
+    return found
 
 
 def _tiles(path: Path, strip: Strip) -> np.ndarray | str:

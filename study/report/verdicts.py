@@ -11,7 +11,7 @@ import pandas as pd
 
 from study.config.claims import Better, Claim, Effect, Endpoint, Hypothesis, Status
 from study.report.effects import Found, find
-from study.statistics import Estimate, estimate, holm_levels, tail_probability
+from study.statistics import Estimate, estimate, holm_levels, seeds_needed, tail_probability
 
 ALPHA = 0.05
 
@@ -95,6 +95,15 @@ class Outcome:
     verdict: Verdict = Verdict.not_run
     contradicted: bool = False
     """Whether there would be a verdict, had the second extractor an effect of the same sign."""
+
+    @property
+    def asked(self) -> int | None:
+        """Seeds at which the interval would be as narrow as the threshold; by spread, not mean."""
+        values = list(self.found.values.values())
+        if len(values) < 2 or self.found.bound:
+            return None
+        margins = Margins.of(self.endpoint)
+        return seeds_needed(values, min(-margins.lower, margins.upper), self.level)
 
     def judge(self) -> None:
         """Set estimate and verdict by the level and, where it measured, the second extractor."""

@@ -87,11 +87,9 @@ def test_every_seed_of_every_endpoint_is_shown(root: Path) -> None:
     assert numbers["level"] > 0.95
     assert shown["Seeds asked for"] == str(numbers["seeds_needed"])
     # Shares are averaged as logarithms.
-    low, high = t_interval([-math.log1p(-float(v)) for v in seeds.values()], numbers["level"]) or (
-        0,
-        0,
-    )
-    enough = (high - low) / 2 <= math.log1p(numbers["threshold"])
+    interval = t_interval([-math.log1p(-float(v)) for v in seeds.values()], numbers["level"])
+    assert interval is not None
+    enough = (interval[1] - interval[0]) / 2 <= math.log1p(numbers["threshold"])
     assert (numbers["seeds_needed"] > 3) != enough
     assert len(endpoints.numbers) == sum(len(claim.endpoints) for claim in CLAIMS)
 

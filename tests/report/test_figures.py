@@ -1,5 +1,6 @@
 from itertools import combinations, pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,11 +10,19 @@ from PIL import Image
 from synthetic import grid, write_tree
 
 from study import paths
-from study.report.figures import WIDTH, arm_look, draw_panels, found, save
+from study.report.figures import WIDTH, arm_look, draw_panels, drawable, save
 from study.report.names import ARMS
 from study.report.pictures import pictures
 from study.report.strips import strips
 from study.report.table import table_rows
+
+
+@pytest.fixture
+def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """A grid of one seed, of which every cell ran below `tmp_path`."""
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    write_tree(made := grid([0]))
+    return made
 
 
 def test_twenty_arms_have_a_colour_each():
@@ -46,11 +55,11 @@ def test_panels_leave_no_empty_column(number: int, columns: int):
 def test_only_what_ran_is_drawn_and_all_where_nothing_did():
     rows = table_rows(grid([0]), "evaluate_autoencoder")
     content = {"one": rows, "other": rows}
-    assert found(content, lambda row: row.arm == "eq") == {
+    assert drawable(content, lambda row: row.arm == "eq") == {
         title: [row for row in rows if row.arm == "eq"] for title in content
     }
-    assert found(content | {"none": []}, lambda row: True) == content
-    assert found(content, lambda row: False) == content
+    assert drawable(content | {"none": []}, lambda row: True) == content
+    assert drawable(content, lambda row: False) == content
 
 
 def test_a_drawing_is_saved_with_few_colours(tmp_path: Path):
@@ -62,12 +71,7 @@ def test_a_drawing_is_saved_with_few_colours(tmp_path: Path):
         assert (0xD5, 0x5E, 0x00) in {c for _, c in picture.convert("RGB").getcolors(1 << 20) or []}
 
 
-def test_strips_have_the_images_once_and_a_row_per_arm(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(paths, "ROOT", tmp_path)
-    study = grid([0])
-    write_tree(study)
+def test_strips_have_the_images_once_and_a_row_per_arm(study: dict[str, Any], tmp_path: Path):
     root = tmp_path / "reports" / "laptop" / "metrics"
     instance = "laptop-shapes-small_kl-plain-0"
     side = 96
@@ -85,12 +89,7 @@ def test_strips_have_the_images_once_and_a_row_per_arm(
         assert (pixels == colour).all(axis=1).sum() == 4 * side * side
 
 
-def test_pictures_of_generators_stand_in_a_column_per_arm(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(paths, "ROOT", tmp_path)
-    study = grid([0])
-    write_tree(study)
+def test_pictures_of_generators_stand_in_a_column_per_arm(study: dict[str, Any], tmp_path: Path):
     pictures(study, "evaluate_generator", tmp_path / "reports/laptop/metrics", tmp_path / "a.png")
     with Image.open(tmp_path / "a.png") as picture:
         width, height = picture.size
@@ -98,12 +97,7 @@ def test_pictures_of_generators_stand_in_a_column_per_arm(
     assert 1.8 < height / width < 2.4
 
 
-def test_many_or_large_grids_of_samples_are_cut_to_whole_samples(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(paths, "ROOT", tmp_path)
-    study = grid([0])
-    write_tree(study)
+def test_large_grids_of_samples_are_cut_to_whole_samples(study: dict[str, Any], tmp_path: Path):
     root = tmp_path / "reports" / "laptop" / "metrics"
     files = sorted((root / "evaluate_generator").glob("*sit*.png"))
     # Four by four samples of 256 pixels, each of one colour.
