@@ -129,7 +129,7 @@ def endpoints_table(judged: list[Judged]) -> Table:
                 },
             )
     table.notes = [
-        "Seeds asked for: so that half the interval is no wider than the threshold, by their spread."
+        "Seeds asked for: so that half the interval is within the threshold, by their spread."
     ]
     return table
 
