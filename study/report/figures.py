@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,8 @@ WIDTH = 9.0
 """Of a figure, in inches."""
 _CHARACTERS = 130
 """That fit in a line of the legend; an entry has its name and its line, as wide as 8 of them."""
+_TITLE_CHARACTERS = 105
+"""That fit in a line of titles across a figure, without what is between panels."""
 # Of Okabe and Ito, then of Paul Tol; by an arm's place in `ARMS`, the same in every figure.
 _COLOURS = (
     *("#7f7f7f", "#0072B2", "#D55E00", "#56B4E9", "#332288", "#CC79A7", "#E69F00", "#009E73"),
@@ -91,12 +94,13 @@ def draw_panels(
     lines = max(1, -(-len(content) // columns))
     width = 0.7 * WIDTH if columns == 1 else WIDTH
     height = (0.6 if columns == 1 else 0.85) * width * lines / columns + 0.4
+    characters = round(_TITLE_CHARACTERS * width / WIDTH / columns)
     with rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         places = figure.subplots(lines, columns, squeeze=False).flatten()
         for axes, (title, rows) in zip(places, content.items(), strict=False):
             action = draw[title] if isinstance(draw, dict) else draw
-            _finish(axes, title, action(axes, rows), x_axis or _training_steps)
+            _finish(axes, title, characters, action(axes, rows), x_axis or _training_steps)
         for axes in places[len(content) :]:
             axes.set_axis_off()
         if not content:
@@ -136,20 +140,29 @@ def save(figure: Figure, target: Path) -> None:
 
 
 def save_png(figure: Figure, target: Path, colours: int | None = None) -> None:
-    """Write a png of at most so many colours, which is a third of the size for a drawing."""
+    """Write a png of at most so many colours, which is a third of the size for a drawing.
+
+    By an octree: a median cut would give thin lines the colour of others.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     figure.set_dpi(DPI)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     picture = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
     if colours:
-        picture = picture.quantize(colours, dither=Image.Dither.NONE)
+        picture = picture.quantize(colours, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
     picture.save(target, format="PNG")
 
 
-def _finish(axes: Axes, title: str, seeds: int, x_axis: Callable[[Axes], None]) -> None:
-    number = f"n = {seeds} seed{'s' if seeds > 1 else ''}" if seeds else NOT_RUN
-    axes.set_title(f"{title} ({number})", fontsize=10)
+def _finish(
+    axes: Axes, title: str, characters: int, seeds: int, x_axis: Callable[[Axes], None]
+) -> None:
+    number = f"(n = {seeds} seed{'s' if seeds > 1 else ''})" if seeds else f"({NOT_RUN})"
+    if len(f"{title} {number}") <= characters:
+        shown = f"{title} {number}"
+    else:
+        shown = f"{fill(title, characters, break_on_hyphens=False)}\n{number}"
+    axes.set_title(shown, fontsize=10)
     x_axis(axes)
     if not seeds:
         axes.set(xticks=[], yticks=[])

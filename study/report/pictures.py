@@ -1,8 +1,9 @@
-"""Figure that places the stages' pictures together, a column per arm: samples."""
+"""Figure that places the stages' pictures together, arms side by side: samples."""
 
 import json
 from math import isqrt
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,12 @@ from study.report.names import NOT_IN_GRID, NOT_RUN, arm_rank
 from study.report.results import instances
 from study.report.table import Row, table_rows
 
+# Pictures of a line; those of one generator stand on one where they fit.
+_COLUMNS = 4
 # Pixels: between pictures, for a title, and the side of an absent picture.
-_GAP, _TITLE, _ABSENT = 12, 40, 256
+_GAP, _TITLE, _ABSENT = 12, 64, 256
+# That fit in a line of a title.
+_CHARACTERS = 28
 # Small pictures are enlarged by whole factors to about this width, so that no pixel is blended.
 _WIDTH = 320
 # Of all pictures together: more would be a file of tens of megabytes.
@@ -26,7 +31,7 @@ Shown = tuple[str, np.ndarray | str]
 
 
 def pictures(grid: dict[str, Any], stage: str, root: Path, target: Path) -> None:
-    """Place grids of samples in a grid, a column per arm; of each the first seed.
+    """Place grids of samples in a grid, the arms of a generator side by side; the first seed's.
 
     Of many or large ones the upper left corner is shown.
 
@@ -41,14 +46,18 @@ def pictures(grid: dict[str, Any], stage: str, root: Path, target: Path) -> None
         return root / stage / f"{instance_of(grid, stage, row)}.png"
 
     content = drawable(panels(table_rows(grid, stage)), lambda row: _ran(file(row)))
-    arms = sorted({row.arm for rows in content.values() for row in rows}, key=arm_rank)
     count = sum(len(rows) for rows in content.values())
-    cells: list[list[Shown]] = []
+    lines: list[list[Shown]] = [[]]
     for title, rows in content.items():
-        by_arm = {row.arm: file(row) for row in rows}
-        shown = [_picture(by_arm.get(arm), isqrt(_PIXELS // count)) for arm in arms]
-        cells.append([(f"{title}\n{arm}", s) for arm, s in zip(arms, shown, strict=True)])
-    save_png(_compose(cells or [[("", NOT_IN_GRID)]]), target)
+        if len(lines[-1]) + len(rows) > _COLUMNS:
+            lines.append([])
+        for row in sorted(rows, key=lambda row: arm_rank(row.arm)):
+            if len(lines[-1]) == _COLUMNS:
+                lines.append([])
+            name = f"{fill(title, _CHARACTERS)}\n{row.arm}"
+            lines[-1].append((name, _picture(file(row), isqrt(_PIXELS // count))))
+    lines = [line for line in lines if line]
+    save_png(_compose(lines or [[("", NOT_IN_GRID)]]), target)
 
 
 def instance_of(grid: dict[str, Any], stage: str, row: Row) -> str:
@@ -64,10 +73,8 @@ def _ran(picture: Path) -> bool:
     return picture.is_file() and picture.with_suffix(".json").is_file()
 
 
-def _picture(path: Path | None, side: int) -> np.ndarray | str:
+def _picture(path: Path, side: int) -> np.ndarray | str:
     """A grid's whole samples within so many pixels, two by two at least; or why there is none."""
-    if path is None:
-        return NOT_IN_GRID
     if not _ran(path):
         return NOT_RUN
     image = imread(path)
@@ -82,7 +89,8 @@ def _picture(path: Path | None, side: int) -> np.ndarray | str:
 def _compose(cells: list[list[Shown]]) -> Figure:
     images = [image for row in cells for _, image in row if not isinstance(image, str)]
     height, width = (max([i.shape[axis] for i in images], default=_ABSENT) for axis in (0, 1))
-    total = _GAP + (width + _GAP) * len(cells[0]), _GAP + (height + _TITLE + _GAP) * len(cells)
+    columns = max(map(len, cells))
+    total = _GAP + (width + _GAP) * columns, _GAP + (height + _TITLE + _GAP) * len(cells)
     figure = Figure(figsize=(total[0] / DPI, total[1] / DPI), dpi=DPI)
     for line, row in enumerate(cells):
         top = _GAP + line * (height + _TITLE + _GAP)
