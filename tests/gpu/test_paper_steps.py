@@ -150,11 +150,13 @@ def make_study(folder: Path, small: bool) -> Study:
     ).save(root / "weights" / AUTOENCODER)
     profile = root / "params" / "profile" / "paper.yaml"
     edit(profile, "train_generator", steps=STEPS, checkpoints=[1.0])
+    # For a few hundred images compiling the encoder takes longer than encoding.
+    edit(profile, "cache_latents", compile=False)
     if small:
         edit(root / "params" / "backbone" / "XL_2.yaml", None, **SMALL_BACKBONE)
         edit(profile, "train_generator", compile=False, batch_size=8, micro_batch_size=4)
         edit(profile, "train_generator", steps=SMALL_STEPS)
-        edit(profile, "cache_latents", compile=False, batch_size=4)
+        edit(profile, "cache_latents", batch_size=4)
     # What other instances need is not there.
     clone.use("paper", "--without-inputs")
     return Study(clone)
