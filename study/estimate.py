@@ -14,42 +14,22 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from study import paths
 from study.config import (
-    Cell,
-    DataConfig,
-    EvaluationConfig,
-    Extractor,
-    NetworkConfig,
-    PrepareDataConfig,
-    StudyError,
     load_grid,
-    load_group,
 )
-from study.config.load import convert
-from study.data.sources import count_to_keep, open_source
 from study.schedule import changed, dependencies, with_dependants
 from study.tracking import read_metrics
+from study.trials import grid_instances, kind_of, make_root, try_instance
 
 REPORT_S = 12.0
 """Rendering a report, which needs results; as on two CPU cores."""
-TRIED_IMAGES = 2048
-"""Of each split, at most, with which stages are tried."""
-_LEAST = {
-    "prepare_data": 32,
-    "reference_statistics": 64,
-    "evaluate_autoencoder": 32,
-    "cache_latents": 64,
-    "evaluate_generator": 32,
-}
-_SHARED = ("data", "weights", "params")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -154,12 +134,12 @@ def estimate(say: Callable[[str], None]) -> Estimate:
     size: dict[str, float] = {}
     startup: dict[str, float] = {}
     with tempfile.TemporaryDirectory(prefix="study-estimate-") as folder:
-        root = _root(Path(folder))
-        for stage, name, item in _instances(selected):
-            kind = _kind(stage, item, selected)
+        root = make_root(Path(folder))
+        for stage, name, item in grid_instances(selected):
+            kind = kind_of(stage, item, selected)
             if kind not in found:
                 say(" ".join(kind))
-                found[kind] = _probe(root, stage, item, selected)
+                found[kind] = try_instance(root, stage, item, selected)
             result = found[kind]
             # What is compiled for the first of a kind is found compiled by the others.
             first = result.pop("cold", result["seconds"])
@@ -179,152 +159,6 @@ def estimate(say: Callable[[str], None]) -> Estimate:
     _file(profile).parent.mkdir(parents=True, exist_ok=True)
     _file(profile).write_text(json.dumps(asdict(made), indent=1) + "\n")
     return made
-
-
-def _instances(selected: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    for stage, items in selected.items():
-        if isinstance(items, dict):
-            for name, item in items.items():
-                yield stage, name, {k: v for k, v in item.items() if k != "source"}
-
-
-def _kind(stage: str, item: dict[str, Any], selected: dict[str, Any]) -> tuple[str, ...]:
-    """What instances that cost the same have in common."""
-    names = {
-        "train_network": ("role",),
-        "pretrain_autoencoder": ("autoencoder",),
-        "finetune_autoencoder": ("autoencoder", "arm"),
-        "evaluate_autoencoder": ("autoencoder",),
-        "cache_latents": ("autoencoder",),
-        "train_generator": ("generator", "backbone", "autoencoder"),
-        "evaluate_generator": ("generator", "sampler", "autoencoder"),
-    }.get(stage, ())
-    more = ()
-    if stage == "evaluate_generator":
-        trained = selected["train_generator"][_generator(item)]
-        more = (str(trained["backbone"]),)
-    return (stage, *(str(item[name]) for name in names), *more)
-
-
-def _generator(item: dict[str, Any]) -> str:
-    return Cell(**item).instance
-
-
-def _root(root: Path) -> Path:
-    """A root that shares parameters and inputs with this one, and nothing else."""
-    for name in _SHARED:
-        if (paths.ROOT / name).exists():
-            (root / name).symlink_to(paths.ROOT / name)
-    return root
-
-
-def _probe(
-    root: Path, stage: str, item: dict[str, Any], selected: dict[str, Any]
-) -> dict[str, float]:
-    _lend(root, stage, item)
-    there, classes = images_of(Cell(**item))
-    tried = {split: min(count, TRIED_IMAGES) for split, count in there.items()}
-    total, most = _amount(stage, item, there, tried)
-    task = {
-        "stage": stage,
-        "choices": item,
-        "began": time.time(),
-        "total": total,
-        "least": _LEAST.get(stage, 0),
-        "most": most,
-        "there": there,
-        "few": True,
-    }
-    if stage == "prepare_data":
-        task["least"] = max(task["least"], classes)
-    if stage == "reference_statistics":
-        needed = _needed(item, selected)
-        task["few"] = needed > min(tried.values())
-        task["least"] = max(_LEAST[stage], 0 if task["few"] else needed)
-    environment = os.environ | {
-        "STUDY_ROOT": str(root),
-        "STUDY_COMMIT": "estimate",
-        "TORCHINDUCTOR_CACHE_DIR": str(paths.ROOT / "work" / "compiled"),
-    }
-    done = subprocess.run(
-        [sys.executable, "-m", "study.probe", json.dumps(task)],
-        cwd=paths.ROOT,
-        env=environment,
-        text=True,
-        capture_output=True,
-        check=False,
-    )
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or ["no output"]
-        raise StudyError(f"estimate of {stage}@{Cell(**item).instance}: {lines[-1]}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
-
-
-def _lend(root: Path, stage: str, item: dict[str, Any]) -> None:
-    """Give an instance what its own upstream would have made, from another of the same kind."""
-    cell = Cell(**item)
-    wanted = {
-        "evaluate_autoencoder": [("finetune_autoencoder", ("data", "autoencoder", "arm", "seed"))],
-        "cache_latents": [("finetune_autoencoder", ("data", "autoencoder", "arm", "seed"))],
-        "train_generator": [("cache_latents", ("data", "autoencoder", "arm", "seed"))],
-        "evaluate_generator": [
-            ("finetune_autoencoder", ("data", "autoencoder", "arm", "seed")),
-            ("train_generator", ("data", "autoencoder", "arm", "seed", "generator", "scaling")),
-        ],
-    }.get(stage, [])
-    for upstream, names in wanted:
-        folder = root / "outputs" / cell.profile / upstream / cell.only(*names).instance
-        if not folder.exists():
-            part = f"-{cell.autoencoder}-"
-            suffix = f"-{cell.generator}-" if upstream == "train_generator" else ""
-            others = [
-                other
-                for other in folder.parent.iterdir()
-                if part in other.name and suffix in other.name
-            ]
-            folder.symlink_to(others[0])
-
-
-def _amount(
-    stage: str, item: dict[str, Any], there: dict[str, int], tried: dict[str, int]
-) -> tuple[int, int]:
-    """Images of a whole instance, and how many there are to try with."""
-    profile = load_grid(paths.PARAMS / "profile" / f"{item['profile']}.yaml")
-    match stage:
-        case "prepare_data":
-            return sum(there.values()), TRIED_IMAGES
-        case "evaluate_autoencoder":
-            count = profile[stage]["num_images"]
-            return count, min(count, tried["validation"])
-        case "evaluate_generator":
-            count = profile[stage]["num_samples"]
-            return count, min(count, tried["train"])
-        case _:
-            return there["train"], tried["train"]
-
-
-def images_of(cell: Cell) -> tuple[dict[str, int], int]:
-    """Images of both splits that the profile keeps, and their classes."""
-    data = load_group(DataConfig, "data", str(cell.data))
-    profile = load_grid(paths.PARAMS / "profile" / f"{cell.profile}.yaml")
-    section = convert(PrepareDataConfig, profile["prepare_data"], "prepare_data.")
-    counts, classes = {}, 0
-    for split in ("train", "validation"):
-        images = open_source(data, section, split)
-        counts[split] = count_to_keep(images, section, split)
-        classes = max(classes, len(images.class_names))
-    return counts, classes
-
-
-def _needed(item: dict[str, Any], selected: dict[str, Any]) -> int:
-    """Images without which the reference is refused."""
-    evaluation = load_group(EvaluationConfig, "evaluation", item["evaluation"])
-    if evaluation.allow_few_samples:
-        return 0
-    if evaluation.extractor is Extractor.inception:
-        return 2 * 2048
-    networks = {entry["network"] for entry in selected["train_network"].values()}
-    return 2 * max(load_group(NetworkConfig, "network", name).features for name in networks)
 
 
 def _recorded(
