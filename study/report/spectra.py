@@ -80,7 +80,7 @@ def _mean(curves: pd.DataFrame) -> tuple[list[float], list[float]]:
 
 
 def _frequencies(axes: Axes) -> None:
-    axes.set_xlabel("frequency [cycles per latent position or pixel]")
+    axes.set_xlabel("frequency\n[cycles per latent position or pixel]")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.2g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
