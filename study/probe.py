@@ -12,11 +12,14 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
+from itertools import pairwise
+from statistics import fmean
 from typing import Any
 
 from study import paths
 from study.command import one_line_errors
 from study.config import STAGES, Cell, load, load_grid
+from study.recorded import Recorded
 from study.tracking import Run
 
 BUDGET_S = 3.0
@@ -24,6 +27,8 @@ BUDGET_S = 3.0
 LEAST_STEPS, MOST_STEPS = 8, 400
 LEAST_BRANCHES = 24
 """Steps of an arm whose steps differ: as many as there are scales to draw."""
+LEAST_RECORDED = 60
+"""Steps of a loop whose steps are recorded and replayed."""
 LOOPS = ("train_network", "pretrain_autoencoder", "finetune_autoencoder", "train_generator")
 """Stages whose work is steps."""
 SHARES = {
@@ -37,27 +42,62 @@ SHARES = {
 
 @dataclass(slots=True)
 class Clock:
-    """A loop that marks the time at some of its steps, in the place of a progress bar."""
+    """A loop that marks the time before and after each of its steps, in a progress bar's place.
 
-    at: set[int]
-    marks: dict[int, float] = field(default_factory=dict)
+    On a GPU by events of its own: waiting for it at every step would keep the host from working
+    ahead.
+    """
+
+    marks: list[Any] = field(default_factory=list)
 
     def track(self, items: Iterable[Any], *_: Any, **__: Any) -> Iterator[Any]:
         """Yield the items."""
-        number = -1
-        for number, item in enumerate(items):
-            self._mark(number)
+        self._mark()
+        for item in items:
             yield item
-        self._mark(number + 1)
+            self._mark()
 
-    def _mark(self, number: int) -> None:
-        if number in self.at:
-            synchronise()
-            self.marks[number] = time.monotonic()
+    def _mark(self) -> None:
+        import torch
 
-    def rate(self, first: int, last: int) -> float:
-        """Seconds of a step between two marks."""
-        return (self.marks[last] - self.marks[first]) / (last - first)
+        if not torch.cuda.is_available():
+            self.marks.append(time.monotonic())
+            return
+        self.marks.append(torch.cuda.Event(enable_timing=True))
+        self.marks[-1].record()
+
+    def times(self) -> list[float]:
+        """Seconds of every step."""
+        synchronise()
+        if any(isinstance(mark, float) for mark in self.marks):
+            return [later - earlier for earlier, later in pairwise(self.marks)]
+        return [earlier.elapsed_time(later) / 1e3 for earlier, later in pairwise(self.marks)]
+
+
+@contextmanager
+def replays() -> Iterator[list[bool]]:
+    """Whether each step from here on is the replay of a recorded one; empty if none is recorded.
+
+    The first steps of a variant, which choose algorithms and are recorded, take many times as long.
+    """
+    plain, found = Recorded.__call__, []
+
+    def call(self: Recorded, variant: Any, *inputs: Any, **more: Any) -> Any:
+        if self.on:
+            found.append(variant in self.recordings)
+        return plain(self, variant, *inputs, **more)
+
+    Recorded.__call__ = call
+    try:
+        yield found
+    finally:
+        Recorded.__call__ = plain
+
+
+def typical(times: list[float], replayed: list[bool]) -> float:
+    """Mean of steps; of replayed ones alone, where a quarter or more of the steps are."""
+    chosen = [seconds for seconds, replay in zip(times, replayed, strict=False) if replay]
+    return fmean(chosen if len(chosen) >= max(1, len(times) / 4) else times)
 
 
 def synchronise() -> None:
@@ -123,30 +163,42 @@ def steps(probe: Probe) -> dict[str, float]:
     total = probe.section.steps
     turn = _turn(probe.section)
     short = min(total, 4)
-    clock = Clock({1, 2, short - 1, short})
+    clock = Clock()
     changes = _shortened(probe, short, short // 2 if turn else 0)
-    probe.time(changes, clock)
+    with replays() as replayed:
+        probe.time(changes, clock)
     first = time.time() - probe.began
     if short == total and changes == _shortened(probe, total, turn):
         return {"seconds": first, "cold": first, "bytes": probe.size()}
-    rough = max(clock.rate(min(2, short - 1), short), 1e-4)
+    rough = max(fmean(clock.times()[2:]), 1e-4)
     varied = getattr(getattr(probe.config, "arm", None), "equivariance_probability", 0) > 0
     least = LEAST_BRANCHES if varied else LEAST_STEPS
+    if replayed:
+        least = MOST_STEPS if varied else LEAST_RECORDED
     count = int(min(total, max(least, min(MOST_STEPS, BUDGET_S / rough)))) // 2 * 2
-    half, warm = count // 2, 2
-    clock = Clock({warm, half, half + 1, count - 1})
-    seconds = probe.time(_shortened(probe, count, half if turn else 0), clock)
-    loops = [clock.rate(half + 1, count - 1), clock.rate(half + 1, count - 1)]
-    if turn:
-        loops[0] = clock.rate(warm, half)
-    else:
-        loops = [clock.rate(warm, count - 1)] * 2
-    timed = loops[0] * (half if turn else 0) + loops[1] * (count - (half if turn else 0))
-    once = max(0.0, seconds - timed) + probe.startup + _lazy(first, seconds, probe)
-    predicted = once + loops[0] * turn + loops[1] * (total - turn)
+    half = count // 2 if turn else 0
+    clock = Clock()
+    with replays() as replayed:
+        seconds = probe.time(_shortened(probe, count, half), clock)
+    times, warm = clock.times(), 2
+
+    def step_s(begin: int, end: int) -> float:
+        return typical(times[begin:end], replayed[begin:end])
+
+    # The last step is logged, and the first after the turn is new.
+    late = step_s(half + 1 if turn else warm, count - 1)
+    early = step_s(warm, half) if turn else late
+    timed = early * half + late * (count - half)
+    # What the first run would have taken, had all been imported and compiled.
+    before = short // 2 if turn else 0
+    again = seconds - timed + early * before + late * (short - before)
+    lazy = _lazy(first, again, probe)
+    once = max(0.0, seconds - timed) + probe.startup + lazy
+    predicted = once + early * turn + late * (total - turn)
     predicted += monitor_seconds(probe) * max(0, getattr(probe.section, "monitor_points", 1) - 1)
     kept = len(getattr(probe.section, "checkpoints", [1]))
-    return {"seconds": predicted, "cold": predicted, "bytes": probe.size() * kept}
+    cold = predicted + max(0.0, first - probe.startup - again - lazy)
+    return {"seconds": predicted, "cold": cold, "bytes": probe.size() * kept}
 
 
 def _lazy(first: float, later: float, probe: Probe) -> float:
@@ -235,7 +287,7 @@ def images(probe: Probe, total: int, least: int, most: int) -> dict[str, float]:
     if parts > 1:
         another = max(0.0, before - again)
         rate_of_another = max(0.0, timed(large, 2) - seconds - another) / max(1, large - small)
-        per_image = min(max(rate_of_another, rate / 2), rate) if large > small else 0.0
+        per_image = min(max(rate_of_another, rate / 3), rate) if large > small else 0.0
         predicted += (parts - 1) * (another + per_image * (total - small))
     return {
         "seconds": predicted,

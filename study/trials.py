@@ -14,6 +14,7 @@ from typing import Any
 
 from study import paths
 from study.config import (
+    STAGES,
     Cell,
     DataConfig,
     EvaluationConfig,
@@ -40,11 +41,10 @@ _SHARED = ("data", "weights", "params")
 
 
 def grid_instances(selected: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Stage, name and choices of everything in `params/study.yaml`, in pipeline order."""
-    for stage, items in selected.items():
-        if isinstance(items, dict):
-            for name, item in items.items():
-                yield stage, name, {k: v for k, v in item.items() if k != "source"}
+    """Stage, name and choices of all that runs of `params/study.yaml`, in pipeline order."""
+    for stage in STAGES:
+        for name, item in selected[stage].items():
+            yield stage, name, {k: v for k, v in item.items() if k != "source"}
 
 
 def kind_of(stage: str, item: dict[str, Any], selected: dict[str, Any]) -> tuple[str, ...]:

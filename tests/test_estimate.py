@@ -4,16 +4,26 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
+import torch
 
 from study import estimate as estimating
 from study import paths, probe
 from study.commands import _ask
-from study.config import AutoencoderTrainingConfig, Cell, ConfigError, TrainGeneratorConfig
+from study.config import (
+    STAGES,
+    AutoencoderTrainingConfig,
+    Cell,
+    ConfigError,
+    TrainGeneratorConfig,
+)
 from study.estimate import Estimate, shown, table
+from study.grid import expand, read_profile
 from study.probe import Clock, Probe, images, prepare, steps
+from study.recorded import Recorded
+from study.trials import grid_instances, kind_of
 
 STARTUP_S, FIXED_S = 4.0, 2.0
 
@@ -89,6 +99,64 @@ def test_steps_before_the_discriminator_acts_are_timed_by_themselves(
     section = make_training(steps=1000, adversarial_start=800, adversarial_weight=0.1)
     found = steps(Simulated(now, section, early=0.1, late=0.3))
     assert found["seconds"] == pytest.approx(STARTUP_S + FIXED_S + 80 + 60, rel=1e-6)
+
+
+class Variants(Simulated):
+    """A training whose steps are of several variants; the first two of each take long."""
+
+    def __init__(self, clock: Now, section: Any, variants: int) -> None:
+        super().__init__(clock, section)
+        self.variants = variants
+        self.config.arm = SimpleNamespace(equivariance_probability=0.5 if variants > 1 else 0)
+
+    def time(self, changes: dict[str, Any], clock: Clock | None = None) -> float:
+        began = self.now.value
+        self.now.value += FIXED_S
+        recorded = Recorded(lambda variant, inputs: {}, torch.device("cpu"))
+        recorded.on = True
+        assert clock is not None
+        for number in clock.track(range(changes["steps"])):
+            variant = number % self.variants
+            self.now.value += 0.02 if variant in recorded.recordings else 1.0
+            recorded(variant)
+        return self.now.value - began
+
+
+def records_at_the_second_call(recorded: Recorded, variant: int) -> None:
+    if recorded.seen[variant]:
+        recorded.recordings[variant] = cast(Any, None)
+    recorded.seen[variant] += 1
+
+
+@pytest.mark.parametrize("variants", [1, 30])
+def test_recorded_steps_are_predicted_from_their_replays(
+    now: Now,
+    make_training: Callable[..., AutoencoderTrainingConfig],
+    monkeypatch: pytest.MonkeyPatch,
+    variants: int,
+) -> None:
+    monkeypatch.setattr(Recorded, "__call__", records_at_the_second_call)
+    section = make_training(steps=3000, adversarial_weight=0.0)
+    found = steps(Variants(now, section, variants))
+    spent = 2 * variants * 1.0 + (3000 - 2 * variants) * 0.02
+    assert found["seconds"] == pytest.approx(STARTUP_S + FIXED_S + spent, rel=0.01)
+    assert Recorded.__call__ is records_at_the_second_call
+
+
+def test_what_only_the_first_of_a_kind_compiles_is_told_apart(
+    now: Now, make_run: Callable[..., TrainGeneratorConfig]
+) -> None:
+    class Compiled(Simulated):
+        def time(self, changes: dict[str, Any], clock: Clock | None = None) -> float:
+            first, self.compiled = not hasattr(self, "compiled"), True
+            self.now.value += 100.0 * first
+            return 100.0 * first + super().time(changes, clock)
+
+    section = make_run(steps=1000, warmup_steps=0)
+    found = steps(Compiled(now, section, late=0.1, early=0.0))
+    # Up to six seconds may be imports, which all of a kind make.
+    assert found["seconds"] == pytest.approx(STARTUP_S + FIXED_S + 6 + 100, rel=1e-6)
+    assert found["cold"] == pytest.approx(found["seconds"] + 94, rel=1e-6)
 
 
 @contextmanager
@@ -170,6 +238,17 @@ def test_a_saved_estimate_holds_for_the_same_grid_profile_and_machine(
     profile = params / "profile" / "smoke.yaml"
     profile.write_text(profile.read_text() + "# edited\n")
     assert estimating.saved("smoke") is None
+
+
+@pytest.mark.parametrize("profile", sorted(p.stem for p in paths.PARAMS.glob("profile/*.yaml")))
+def test_every_instance_of_a_profile_that_runs_is_of_a_kind(profile: str) -> None:
+    selected = expand(profile, read_profile(profile, {}))
+    found = list(grid_instances(selected))
+    assert [stage for stage, _, _ in found] == [s for s in STAGES for _ in selected[s]]
+    assert [name for _, name, _ in found] == [name for s in STAGES for name in selected[s]]
+    for stage, _, item in found:
+        assert kind_of(stage, item, selected)[0] == stage
+        assert Cell(**item).profile == profile
 
 
 def test_a_grid_above_the_limit_is_refused_in_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
