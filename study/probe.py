@@ -9,17 +9,16 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, replace
-from itertools import pairwise
+from dataclasses import fields, replace
 from statistics import fmean
 from typing import Any
 
 from study import paths
+from study.clock import Clock, replays, synchronise, typical
 from study.command import one_line_errors
 from study.config import STAGES, Cell, load, load_grid
-from study.recorded import Recorded
 from study.tracking import Run
 
 BUDGET_S = 3.0
@@ -38,74 +37,6 @@ SHARES = {
     "evaluate_generator": ("num_samples", "reconstructions", "nearest_samples", "grid_images"),
 }
 """Of the others: fields that grow with the images."""
-
-
-@dataclass(slots=True)
-class Clock:
-    """A loop that marks the time before and after each of its steps, in a progress bar's place.
-
-    On a GPU by events of its own: waiting for it at every step would keep the host from working
-    ahead.
-    """
-
-    marks: list[Any] = field(default_factory=list)
-
-    def track(self, items: Iterable[Any], *_: Any, **__: Any) -> Iterator[Any]:
-        """Yield the items."""
-        self._mark()
-        for item in items:
-            yield item
-            self._mark()
-
-    def _mark(self) -> None:
-        import torch
-
-        if not torch.cuda.is_available():
-            self.marks.append(time.monotonic())
-            return
-        self.marks.append(torch.cuda.Event(enable_timing=True))
-        self.marks[-1].record()
-
-    def times(self) -> list[float]:
-        """Seconds of every step."""
-        synchronise()
-        if any(isinstance(mark, float) for mark in self.marks):
-            return [later - earlier for earlier, later in pairwise(self.marks)]
-        return [earlier.elapsed_time(later) / 1e3 for earlier, later in pairwise(self.marks)]
-
-
-@contextmanager
-def replays() -> Iterator[list[bool]]:
-    """Whether each step from here on is the replay of a recorded one; empty if none is recorded.
-
-    The first steps of a variant, which choose algorithms and are recorded, take many times as long.
-    """
-    plain, found = Recorded.__call__, []
-
-    def call(self: Recorded, variant: Any, *inputs: Any, **more: Any) -> Any:
-        if self.on:
-            found.append(variant in self.recordings)
-        return plain(self, variant, *inputs, **more)
-
-    Recorded.__call__ = call
-    try:
-        yield found
-    finally:
-        Recorded.__call__ = plain
-
-
-def typical(times: list[float], replayed: list[bool]) -> float:
-    """Mean of steps; of replayed ones alone, where a quarter or more of the steps are."""
-    chosen = [seconds for seconds, replay in zip(times, replayed, strict=False) if replay]
-    return fmean(chosen if len(chosen) >= max(1, len(times) / 4) else times)
-
-
-def synchronise() -> None:
-    """Wait for the GPU, if there is one."""
-    import torch
-
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
 
 
 class Probe:
@@ -186,8 +117,8 @@ def steps(probe: Probe) -> dict[str, float]:
         return typical(times[begin:end], replayed[begin:end])
 
     # The last step is logged, and the first after the turn is new.
-    late = step_s(half + 1 if turn else warm, count - 1)
-    early = step_s(warm, half) if turn else late
+    late = step_s(min(half + 1 if turn else warm, count - 2), count - 1)
+    early = step_s(min(warm, half - 1), half) if turn else late
     timed = early * half + late * (count - half)
     # What the first run would have taken, had all been imported and compiled.
     before = short // 2 if turn else 0
@@ -287,6 +218,7 @@ def images(probe: Probe, total: int, least: int, most: int) -> dict[str, float]:
     if parts > 1:
         another = max(0.0, before - again)
         rate_of_another = max(0.0, timed(large, 2) - seconds - another) / max(1, large - small)
+        # Beside a checkpoint's samples stand, once, those of raw weights and the reconstructions.
         per_image = min(max(rate_of_another, rate / 3), rate) if large > small else 0.0
         predicted += (parts - 1) * (another + per_image * (total - small))
     return {

@@ -11,6 +11,7 @@ import torch
 
 from study import estimate as estimating
 from study import paths, probe
+from study.clock import Clock
 from study.commands import _ask
 from study.config import (
     STAGES,
@@ -21,7 +22,7 @@ from study.config import (
 )
 from study.estimate import Estimate, shown, table
 from study.grid import expand, read_profile
-from study.probe import Clock, Probe, images, prepare, steps
+from study.probe import Probe, images, prepare, steps
 from study.recorded import Recorded
 from study.trials import grid_instances, kind_of
 
@@ -99,6 +100,15 @@ def test_steps_before_the_discriminator_acts_are_timed_by_themselves(
     section = make_training(steps=1000, adversarial_start=800, adversarial_weight=0.1)
     found = steps(Simulated(now, section, early=0.1, late=0.3))
     assert found["seconds"] == pytest.approx(STARTUP_S + FIXED_S + 80 + 60, rel=1e-6)
+
+
+@pytest.mark.parametrize("total", [5, 6, 7, 9])
+def test_few_steps_with_a_turn_are_enough(
+    now: Now, make_training: Callable[..., AutoencoderTrainingConfig], total: int
+) -> None:
+    section = make_training(steps=total, adversarial_start=3, adversarial_weight=0.1)
+    found = steps(Simulated(now, section, early=0.1, late=0.3))
+    assert found["seconds"] == pytest.approx(STARTUP_S + FIXED_S + 0.3 + 0.3 * (total - 3))
 
 
 class Variants(Simulated):
