@@ -21,9 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from study import paths
-from study.config import (
-    load_grid,
-)
+from study.config import load_grid
 from study.schedule import changed, dependencies, with_dependants
 from study.tracking import read_metrics
 from study.trials import grid_instances, kind_of, make_root, try_instance

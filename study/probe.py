@@ -203,27 +203,30 @@ def images(probe: Probe, total: int, least: int, most: int) -> dict[str, float]:
         with few_images(probe, count):
             return probe.time(_fewer(probe, count, total, small))
 
-    before = timed(small, tried)
+    timed(small, tried)
     first = time.time() - probe.began
     if small == total and tried == parts:
         return {"seconds": first, "cold": first, "bytes": probe.size()}
     again = timed(small)
+    # As the first run, had it found imported and compiled what it needs.
+    both = timed(small, tried) if tried > 1 else again
     large, rate, seconds = small, 0.0, again
     while large < min(total, most) and seconds - again < BUDGET_S:
         large = min(total, most, 4 * large)
         seconds = timed(large)
         rate = max(0.0, seconds - again) / (large - small)
-    once = probe.startup + _lazy(first, before, probe) + max(0.0, again - rate * small)
+    lazy = _lazy(first, both, probe)
+    once = probe.startup + lazy + max(0.0, again - rate * small)
     predicted = once + rate * total
     if parts > 1:
-        another = max(0.0, before - again)
+        another = max(0.0, both - again)
         rate_of_another = max(0.0, timed(large, 2) - seconds - another) / max(1, large - small)
         # Beside a checkpoint's samples stand, once, those of raw weights and the reconstructions.
         per_image = min(max(rate_of_another, rate / 3), rate) if large > small else 0.0
         predicted += (parts - 1) * (another + per_image * (total - small))
     return {
         "seconds": predicted,
-        "cold": predicted + max(0.0, first - probe.startup - again),
+        "cold": predicted + max(0.0, first - probe.startup - both - lazy),
         "bytes": probe.size() * total / large,
     }
 

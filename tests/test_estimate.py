@@ -153,15 +153,18 @@ def test_recorded_steps_are_predicted_from_their_replays(
     assert Recorded.__call__ is records_at_the_second_call
 
 
+class Compiled(Simulated):
+    """An instance whose first run takes 100 s more."""
+
+    def time(self, changes: dict[str, Any], clock: Clock | None = None) -> float:
+        first, self.compiled = not hasattr(self, "compiled"), True
+        self.now.value += 100.0 * first
+        return 100.0 * first + super().time(changes, clock)
+
+
 def test_what_only_the_first_of_a_kind_compiles_is_told_apart(
     now: Now, make_run: Callable[..., TrainGeneratorConfig]
 ) -> None:
-    class Compiled(Simulated):
-        def time(self, changes: dict[str, Any], clock: Clock | None = None) -> float:
-            first, self.compiled = not hasattr(self, "compiled"), True
-            self.now.value += 100.0 * first
-            return 100.0 * first + super().time(changes, clock)
-
     section = make_run(steps=1000, warmup_steps=0)
     found = steps(Compiled(now, section, late=0.1, early=0.0))
     # Up to six seconds may be imports, which all of a kind make.
@@ -185,18 +188,37 @@ def test_images_are_predicted_from_two_amounts(now: Now, monkeypatch: pytest.Mon
     assert now.value < 60
 
 
-def test_every_checkpoint_is_sampled_anew(now: Now, monkeypatch: pytest.MonkeyPatch) -> None:
-    section = SimpleNamespace(num_samples=10_000)
-    simulated = Simulated(now, section, image=0.02)
-    simulated.stage = "evaluate_generator"
+@pytest.fixture
+def sampled(now: Now, monkeypatch: pytest.MonkeyPatch) -> Callable[[type[Simulated]], Simulated]:
+    """An instance that samples four checkpoints, 10,000 images each."""
     monkeypatch.setattr(probe, "few_images", all_images)
     monkeypatch.setattr(probe, "checkpoints_of", lambda some: 4)
     monkeypatch.setattr(
         probe, "keep_checkpoints", lambda some, count: setattr(some, "checkpoints", count)
     )
     monkeypatch.setattr(probe, "_fewer", lambda some, count, total, least: {"num_samples": count})
-    found = images(simulated, 10_000, 32, 2048)
+
+    def make(kind: type[Simulated]) -> Simulated:
+        simulated = kind(now, SimpleNamespace(num_samples=10_000), image=0.02)
+        simulated.stage = "evaluate_generator"
+        return simulated
+
+    return make
+
+
+def test_every_checkpoint_is_sampled_anew(
+    sampled: Callable[[type[Simulated]], Simulated],
+) -> None:
+    found = images(sampled(Simulated), 10_000, 32, 2048)
     assert found["seconds"] == pytest.approx(STARTUP_S + FIXED_S + 4 * 200, rel=0.01)
+
+
+def test_no_checkpoint_but_the_first_is_compiled_for(
+    sampled: Callable[[type[Simulated]], Simulated],
+) -> None:
+    found = images(sampled(Compiled), 10_000, 32, 2048)
+    assert found["seconds"] == pytest.approx(STARTUP_S + FIXED_S + 6 + 4 * 200, rel=0.01)
+    assert found["cold"] == pytest.approx(found["seconds"] + 94, rel=0.01)
 
 
 def test_the_store_grows_with_both_splits(now: Now) -> None:

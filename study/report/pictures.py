@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from study.report.figures import DPI, drawable, panels, save_png
-from study.report.names import NOT_IN_GRID, NOT_RUN, arm_rank
+from study.report.names import NOT_IN_GRID, NOT_RUN
 from study.report.results import instances
 from study.report.table import Row, table_rows
 
@@ -47,16 +47,14 @@ def pictures(grid: dict[str, Any], stage: str, root: Path, target: Path) -> None
 
     content = drawable(panels(table_rows(grid, stage)), lambda row: _ran(file(row)))
     count = sum(len(rows) for rows in content.values())
-    lines: list[list[Shown]] = [[]]
+    lines: list[list[Shown]] = []
     for title, rows in content.items():
-        if len(lines[-1]) + len(rows) > _COLUMNS:
-            lines.append([])
-        for row in sorted(rows, key=lambda row: arm_rank(row.arm)):
-            if len(lines[-1]) == _COLUMNS:
-                lines.append([])
-            name = f"{fill(title, _CHARACTERS)}\n{row.arm}"
-            lines[-1].append((name, _picture(file(row), isqrt(_PIXELS // count))))
-    lines = [line for line in lines if line]
+        name, side = fill(title, _CHARACTERS), isqrt(_PIXELS // count)
+        own = [(f"{name}\n{row.arm}", _picture(file(row), side)) for row in rows]
+        if lines and len(lines[-1]) + len(own) <= _COLUMNS:
+            lines[-1] += own
+        else:
+            lines += [own[i : i + _COLUMNS] for i in range(0, len(own), _COLUMNS)]
     save_png(_compose(lines or [[("", NOT_IN_GRID)]]), target)
 
 
