@@ -85,6 +85,28 @@ def test_the_page_compares_with_others(tmp_path: Path) -> None:
     assert "| `matmul` | 12 | 40.00 | 50.0% |" in page
 
 
+def test_the_page_says_what_a_step_consists_of(tmp_path: Path) -> None:
+    base = {"label": "", "batch": 256, "device": "a GPU", "torch": "2", "ms": 80.0}
+    base |= {"images_per_s": 3200.0, "tflops": 400.0}
+    kernels = [
+        {"kernel": "nvjet_sm90_tst_192x192", "ms": 40.0, "calls": 12},
+        {"kernel": "cudnn_generated_fort_native_sdpa_sm90_flash_bprop", "ms": 12.0, "calls": 12},
+        {"kernel": "triton_poi_fused_gelu_convolution", "ms": 15.0, "calls": 12},
+        {"kernel": "multi_tensor_apply_kernel", "ms": 1.5, "calls": 4},
+    ]
+    step = base | {"row": "sit_b2", "kernels": kernels} | gpu.shares("sit_b2", 3200.0)
+    modes = step | {"row": "finetune_modes", "modes": 49}
+    encoded = step | {"row": "encode", "latent_error": 0.0122, "latent_error_largest": 0.17}
+    decoded = base | {"row": "decode", "decoding_loss_db": 0.01} | gpu.shares("decode", 3200.0)
+    (tmp_path / "gpu.json").write_text(json.dumps([step, modes, encoded, decoded]))
+    page = render.page(tmp_path)
+    assert f"| sit_b2 | 80 | 40 | 12 | 15 | 1.5 | 11.5 | {step['tflops'] * 2:,.0f} |" in page
+    assert "| finetune_modes |" not in page
+    assert "Longest kernels of finetune_modes" not in page
+    assert "differ from fp32 by 1.22% of their standard deviation" in page
+    assert "decoding loses 0.010 dB" in page
+
+
 def test_the_page_says_where_the_time_of_a_run_goes(tmp_path: Path) -> None:
     performance, lab = tmp_path / "performance", tmp_path / "lab"
     performance.mkdir()
