@@ -126,7 +126,7 @@ def add_grid(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         default=["*"],
         metavar="PATTERN",
         help="instances that match, as STAGE@INSTANCE, and what they need: one sitting of several; "
-        "there is no last dvc repro then",
+        "what an earlier pattern wants goes first; there is no last dvc repro then",
     )
     grid.add_argument("--retries", type=int, default=2, help="of a failed instance (default: 2)")
     grid.add_argument(
@@ -163,8 +163,12 @@ def _estimate(options: argparse.Namespace) -> None:
         raise ConfigError(f"--workers {options.workers}: must be at least 1")
     check_grid(str(load_grid(paths.GRID)["profile"]))
     workers = options.workers or max(1, len(visible_gpus()))
-    made = estimate(lambda text: print(f"timing {text}", file=sys.stderr, flush=True))
+    made = estimate(_say)
     print(table(made, workers, options.price))
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def _ask(profile: str, workers: int, limit: float) -> None:
@@ -176,9 +180,7 @@ def _ask(profile: str, workers: int, limit: float) -> None:
     """
     from study.estimate import estimate, saved, shown
 
-    made = saved(profile) or estimate(
-        lambda text: print(f"timing {text}", file=sys.stderr, flush=True)
-    )
+    made = saved(profile) or estimate(_say)
     hours = made.hours()
     print(f"estimate: {hours:.2f} hours, {shown(made.wall_s(workers))} with {workers} workers")
     if hours <= limit:

@@ -110,7 +110,7 @@ def estimate(say: Callable[[str], None]) -> Estimate:
     """Time every kind of instance of the selected profile.
 
     Args:
-        say: told what is being timed.
+        say: told what is being timed, and what was found.
 
     Raises:
         StudyError: a kind cannot be timed.
@@ -136,8 +136,11 @@ def estimate(say: Callable[[str], None]) -> Estimate:
         for stage, name, item in grid_instances(selected):
             kind = kind_of(stage, item, selected)
             if kind not in found:
-                say(" ".join(kind))
+                say(f"timing {' '.join(kind)}")
+                began = time.monotonic()
                 found[kind] = try_instance(root, stage, item, selected)
+                spent, one = time.monotonic() - began, found[kind]["seconds"]
+                say(f"  {shown(one)} each, timed in {shown(spent)}")
             result = found[kind]
             # What is compiled for the first of a kind is found compiled by the others.
             first = result.pop("cold", result["seconds"])

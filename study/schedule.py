@@ -45,8 +45,10 @@ class Job:
 
     name: str
     needs: set[str]
+    turn: int = 0
+    """Number of the first pattern of `plan` that wants it; smaller ones go first."""
     rank: int = 0
-    """Length of the longest chain that waits for it."""
+    """Length of the longest chain that waits for it; of one turn the longest goes first."""
     state: State = State.waiting
     attempts: int = 0
     refused: int = 0
@@ -134,7 +136,7 @@ class Schedule:
             for job in self._in(State.waiting)
             if job.ready <= now and all(self.jobs[name].state in met for name in job.needs)
         ]
-        for job in sorted(waiting, key=lambda job: -job.rank)[: len(self.free)]:
+        for job in sorted(waiting, key=lambda job: (job.turn, -job.rank))[: len(self.free)]:
             job.slot = self.free.pop(0)
             job.place = self.executor.place(job.slot)
             job.log_size = job.log.stat().st_size if job.log.is_file() else 0
@@ -189,12 +191,14 @@ def plan(
         retries: of a failed instance.
         report: called whenever an instance begins or ends.
         only: patterns of the shell; what matches none of them and is needed by none that does is
-            left out.
+            left out. What an earlier pattern wants goes before what only a later one does.
 
     Raises:
         ConfigError: a pattern that no instance matches.
     """
-    needs = _needed(only, dependencies())
+    every = dependencies()
+    turns = _turns(only, every)
+    needs = {name: every[name] for name in every if name in turns}
     stale = with_dependants(changed(), needs)
 
     @cache
@@ -205,6 +209,7 @@ def plan(
         name: Job(
             name=name,
             needs=needs[name],
+            turn=turns[name],
             rank=rank(name),
             state=State.waiting if name in stale else State.unchanged,
         )
@@ -213,16 +218,18 @@ def plan(
     return Schedule(jobs, executor, retries, report)
 
 
-def _needed(patterns: Sequence[str], needs: dict[str, set[str]]) -> dict[str, set[str]]:
-    found: set[str] = set()
-    for pattern in patterns:
-        matching = fnmatch.filter(needs, pattern)
-        if not matching:
+def _turns(patterns: Sequence[str], needs: dict[str, set[str]]) -> dict[str, int]:
+    """Instances that match a pattern or are needed by one that does; the first such pattern."""
+    turns: dict[str, int] = {}
+    for turn, pattern in enumerate(patterns):
+        left = fnmatch.filter(needs, pattern)
+        if not left:
             raise ConfigError(f"--only {pattern!r}: must match an instance, such as {min(needs)}")
-        found.update(matching)
-    while new := set().union(*(needs[name] for name in found)) - found:
-        found |= new
-    return {name: needs[name] for name in needs if name in found}
+        while left:
+            if (name := left.pop()) not in turns:
+                turns[name] = turn
+                left.extend(needs[name])
+    return turns
 
 
 def dependencies() -> dict[str, set[str]]:

@@ -173,6 +173,33 @@ class Nothing(Executor):
         self.stopped.append(handle)
 
 
+def test_what_an_earlier_pattern_wants_goes_first(
+    pipeline: Path,
+) -> None:
+    chosen = plan(LocalProcesses(1, []), 1, lambda job: None, ["fl*", "last", "after_*"])
+    assert {name: job.turn for name, job in chosen.jobs.items()} == {
+        "first": 0,
+        "flaky": 0,
+        "killed": 1,
+        "last": 1,
+        "broken": 2,
+        "after_broken": 2,
+    }
+    begun: list[str] = []
+    jobs = {
+        "late": Job("late", set(), turn=1, rank=9),
+        "short": Job("short", set(), rank=1),
+        "long": Job("long", set(), rank=2),
+    }
+
+    def interrupt(some: Iterable[Job]) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Schedule(jobs, Nothing(), 1, lambda job: begun.append(job.name), interrupt).run()
+    assert begun == ["long", "short"]
+
+
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
 def test_what_runs_is_stopped_with_the_scheduler(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[BaseException]

@@ -84,6 +84,7 @@ def test_a_finished_grid_runs_nothing(smoke: Clone) -> None:
 def test_the_estimate_is_near_what_was_recorded(smoke: Clone) -> None:
     printed = smoke.run("python", "-m", "study", "estimate", "--workers", "4", "--price", "2")
     assert "left: 0.00 hours" in printed
+    assert printed.count("\ntiming ") == printed.count(" each, timed in ") > 5
     (ratio,) = re.findall(r"all that has run: ([\d.]+)", printed)
     print(f"\nprofile smoke: predicted over recorded {ratio}")
     # A busy machine is not as fast twice.
