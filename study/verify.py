@@ -15,10 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from study import paths
-from study.config import ConfigError, StudyError
+from study.config import ConfigError, StudyError, load_grid
 
 # They decide what runs and how results are shown, but no number.
 _NO_NUMBERS = ("check_study", "render_report")
@@ -35,7 +33,7 @@ class Evidence:
     stages: int
     """Entries of the lock that belong to the profile."""
     edited: list[str]
-    """Code that such a stage depends on, and that differs from the commit."""
+    """Code and parameters that such a stage depends on, and that differ from the commit."""
 
 
 def verify(profile: str) -> Evidence:
@@ -50,8 +48,9 @@ def verify(profile: str) -> Evidence:
     if not commit or not (paths.ROOT / results).is_file():
         raise ConfigError(f"{results}: must be committed")
     with _worktree(commit) as tree:
-        content = (tree / "dvc.lock").read_bytes() if (tree / "dvc.lock").is_file() else b""
-        entries = _entries(content, profile)
+        locked = tree / "dvc.lock"
+        content = locked.read_bytes() if locked.is_file() else b""
+        entries = _entries(locked, profile) if content else []
         if not entries:
             raise StudyError(f"dvc.lock at {commit[:12]}: must have entries of profile {profile}")
         left = _left_to_run(tree, profile)
@@ -60,8 +59,9 @@ def verify(profile: str) -> Evidence:
         raise StudyError(f"{profile} at {commit[:12]}: {left[0]} would run: {rule}")
     code = {dep["path"] for entry in entries for dep in entry["deps"]}
     edited = _git("diff", "--name-only", commit, "--", *sorted(filter(_is_code, code)))
+    parameters = _changed_parameters(entries)
     lock = hashlib.sha256(content).hexdigest()
-    return Evidence(commit, lock, len(entries), edited.splitlines())
+    return Evidence(commit, lock, len(entries), [*edited.splitlines(), *parameters])
 
 
 def summary(profile: str, evidence: Evidence) -> str:
@@ -78,14 +78,32 @@ def summary(profile: str, evidence: Evidence) -> str:
     return "\n".join(lines)
 
 
-def _entries(lock: bytes, profile: str) -> list[dict[str, Any]]:
-    stages = (yaml.safe_load(lock) or {}).get("stages", {})
+def _entries(lock: Path, profile: str) -> list[dict[str, Any]]:
     found = []
-    for name, entry in stages.items():
+    for name, entry in load_grid(lock).get("stages", {}).items():
         stage, _, instance = name.partition("@")
         if stage not in _NO_NUMBERS and instance.partition("-")[0] == profile:
             found.append(entry)
     return found
+
+
+def _changed_parameters(entries: list[dict[str, Any]]) -> list[str]:
+    """What the lock's entries were computed with, and what stands in its place now."""
+    lines: dict[str, None] = {}
+    for entry in entries:
+        for file, known in entry.get("params", {}).items():
+            now = load_grid(paths.ROOT / file) if (paths.ROOT / file).is_file() else {}
+            for key, value in known.items():
+                lines |= dict.fromkeys(_differences(f"{file}: {key}", value, now.get(key)))
+    return sorted(lines)
+
+
+def _differences(name: str, then: Any, now: Any) -> Iterator[str]:
+    if isinstance(then, dict) and isinstance(now, dict):
+        for key in sorted(then.keys() | now.keys()):
+            yield from _differences(f"{name}.{key}", then.get(key), now.get(key))
+    elif then != now:
+        yield f"{name} = {now!r}, was {then!r}"
 
 
 def _is_code(path: str) -> bool:

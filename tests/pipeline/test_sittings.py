@@ -45,6 +45,18 @@ def test_code_edited_since_is_listed(elsewhere: Clone) -> None:
     assert said.splitlines()[-1] == "  study/equivariance.py"
 
 
+def test_parameters_edited_since_are_listed(elsewhere: Clone) -> None:
+    profile = elsewhere.root / PROFILE
+    before = profile.read_text()
+    profile.write_text(before.replace("num_samples: 24", "num_samples: 32"))
+    try:
+        said = elsewhere.run("python", "-m", "study", "verify", "smoke")
+    finally:
+        profile.write_text(before)
+    line = f"  {PROFILE}: evaluate_generator.num_samples = 32, was 24"
+    assert said.splitlines()[-2:] == ["edited since, of what can change numbers:", line]
+
+
 def test_results_of_other_code_are_refused(elsewhere: Clone, tmp_path: Path) -> None:
     other = replace(elsewhere, root=tmp_path / "other")
     elsewhere.run("git", "clone", "--quiet", str(elsewhere.root), str(other.root))
