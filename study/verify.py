@@ -89,13 +89,16 @@ def _entries(lock: Path, profile: str) -> list[dict[str, Any]]:
 
 def _changed_parameters(entries: list[dict[str, Any]]) -> list[str]:
     """What the lock's entries were computed with, and what stands in its place now."""
-    lines: dict[str, None] = {}
+    used: dict[str, dict[str, Any]] = {}
     for entry in entries:
-        for file, known in entry.get("params", {}).items():
-            now = load_grid(paths.ROOT / file) if (paths.ROOT / file).is_file() else {}
-            for key, value in known.items():
-                lines |= dict.fromkeys(_differences(f"{file}: {key}", value, now.get(key)))
-    return sorted(lines)
+        for file, values in entry.get("params", {}).items():
+            used.setdefault(file, {}).update(values)
+    lines: list[str] = []
+    for file, values in sorted(used.items()):
+        now = load_grid(paths.ROOT / file) if (paths.ROOT / file).is_file() else {}
+        for key, value in sorted(values.items()):
+            lines += _differences(f"{file}: {key}", value, now.get(key))
+    return lines
 
 
 def _differences(name: str, then: Any, now: Any) -> Iterator[str]:
