@@ -82,7 +82,8 @@ def test_a_seed_is_added_and_no_finished_one_runs_again(elsewhere: Clone, tmp_pa
     elsewhere.use("smoke")
     elsewhere.run("dvc", "remote", "add", "--local", "--default", "empty", str(tmp_path))
     # What new cells read: made again where it is, which gives the same bits.
-    elsewhere.repro("prepare_data@smoke-shapes", "reference_statistics@smoke-shapes")
+    shared = [name for name in elsewhere.instances() if name.startswith("pretrain_autoencoder@")]
+    elsewhere.repro("prepare_data@smoke-shapes", "reference_statistics@smoke-shapes", *shared)
     ran = run_stages(elsewhere.repro("--pull", "--allow-missing"))
     assert {name for name in ran if not re.search(r"-1(-|$)", name)} <= {"render_report@smoke"}
     seeded = {name for name in elsewhere.instances() if re.search(r"-1(-|$)", name)}
