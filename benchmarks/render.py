@@ -231,17 +231,20 @@ def _precision(best: dict[str, dict[str, Any]]) -> str:
     said = []
     if "latent_error" in (encoded := best.get("encode", {})):
         said.append(
-            f"latents differ from fp32 by {encoded['latent_error']:.2%} of their standard "
-            f"deviation (root mean square; largest {encoded['latent_error_largest']:.0%})"
+            f"latents{_weights(encoded)} differ from fp32 by {encoded['latent_error']:.2%} of "
+            "their standard deviation (root mean square; largest "
+            f"{encoded['latent_error_largest']:.0%})"
         )
     if "decoding_loss_db" in (decoded := best.get("decode", {})):
         said.append(
-            f"decoding loses {decoded['decoding_loss_db']:.3f} dB of a typical reconstruction"
+            f"decoding{_weights(decoded)} loses {decoded['decoding_loss_db']:.3f} dB of a typical "
+            "reconstruction"
         )
-    if not said:
-        return ""
-    goals = "goals: at most 1% and 0.05 dB"
-    return f"In bf16, SD-VAE with random weights: {'; '.join(said)} ({goals})."
+    return f"In bf16 {'; '.join(said)} (goals: at most 1% and 0.05 dB)." if said else ""
+
+
+def _weights(record: dict[str, Any]) -> str:
+    return "" if record["settings"]["weights"] else " of SD-VAE with random weights"
 
 
 def _errors(records: Records) -> list[str]:
