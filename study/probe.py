@@ -195,7 +195,9 @@ def images(probe: Probe, total: int, least: int, most: int) -> dict[str, float]:
     generated = probe.stage == "evaluate_generator"
     parts = checkpoints_of(probe) if generated else 1
     tried = min(parts, 2)
-    small = min(total, least)
+    batch = _compiled_batch(probe.section)
+    small = min(total, -(-least // batch) * batch)
+    most = max(small, most // batch * batch)
 
     def timed(count: int, part: int = 1) -> float:
         if generated:
@@ -229,6 +231,13 @@ def images(probe: Probe, total: int, least: int, most: int) -> dict[str, float]:
         "cold": predicted + max(0.0, first - probe.startup - both - lazy),
         "bytes": probe.size() * total / large,
     }
+
+
+def _compiled_batch(section: Any) -> int:
+    """Images of a batch, of which amounts are multiples: other sizes would be compiled anew."""
+    if not getattr(section, "compile", False):
+        return 1
+    return getattr(section, "micro_batch_size", None) or section.batch_size
 
 
 def prepare(probe: Probe, there: dict[str, int], least: int, most: int) -> dict[str, float]:

@@ -199,7 +199,8 @@ def plan(
     every = dependencies()
     turns = _turns(only, every)
     needs = {name: every[name] for name in every if name in turns}
-    stale = with_dependants(changed(), needs)
+    # Of all where all are wanted, which is faster; of others one may be running, and is locked.
+    stale = with_dependants(changed(() if needs.keys() == every.keys() else needs), needs)
 
     @cache
     def rank(name: str) -> int:
@@ -244,9 +245,9 @@ def dependencies() -> dict[str, set[str]]:
     return needs
 
 
-def changed() -> set[str]:
-    """Instances that DVC would run if nothing upstream of them ran, by `dvc status`."""
-    return set(json.loads(_dvc("status", "--json")))
+def changed(names: Iterable[str] = ()) -> set[str]:
+    """Instances, of all or of these, that DVC would run if nothing upstream of them ran."""
+    return set(json.loads(_dvc("status", "--json", *names)))
 
 
 def with_dependants(names: set[str], needs: dict[str, set[str]]) -> set[str]:

@@ -221,6 +221,31 @@ def test_no_checkpoint_but_the_first_is_compiled_for(
     assert found["cold"] == pytest.approx(found["seconds"] + 94, rel=0.01)
 
 
+class Shapes(Compiled):
+    """An instance that compiles for every size of a batch, for 20 s."""
+
+    def time(self, changes: dict[str, Any], clock: Clock | None = None) -> float:
+        known = vars(self).setdefault("known", set())
+        whole, rest = divmod(changes["num_samples"], self.section.micro_batch_size)
+        sizes = ({self.section.micro_batch_size} if whole else set()) | ({rest} if rest else set())
+        compiling = 20.0 * len(sizes - known)
+        known |= sizes
+        self.now.value += compiling
+        return compiling + super().time(changes, clock)
+
+
+@pytest.mark.parametrize("micro_batch_size", [24, 32, 500])
+def test_compiled_code_is_timed_with_whole_batches(
+    sampled: Callable[[type[Simulated]], Simulated], micro_batch_size: int
+) -> None:
+    simulated = sampled(Shapes)
+    simulated.section = SimpleNamespace(
+        num_samples=10_000, micro_batch_size=micro_batch_size, compile=True
+    )
+    found = images(simulated, 10_000, 32, 2048)
+    assert found["seconds"] == pytest.approx(STARTUP_S + FIXED_S + 6 + 4 * 200, rel=0.01)
+
+
 def test_the_store_grows_with_both_splits(now: Now) -> None:
     simulated = Simulated(now, SimpleNamespace(), image=0.01)
     found = prepare(simulated, {"train": 100_000, "validation": 5_000}, 32, 1000)

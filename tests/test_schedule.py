@@ -146,6 +146,21 @@ def test_of_some_instances_what_they_need_runs_too(pipeline: Path) -> None:
         plan(LocalProcesses(2, []), 1, lambda job: None, ["x*"])
 
 
+def test_of_some_instances_others_may_be_running(pipeline: Path) -> None:
+    assert plan(LocalProcesses(1, []), 0, lambda job: None, ["first"]).run() is True
+    command = [sys.executable, "-m", "dvc", "repro", "-s", "killed"]
+    other = subprocess.Popen(command, cwd=pipeline, start_new_session=True)
+    try:
+        while not (pipeline / "begun-killed").exists():
+            assert other.poll() is None
+            time.sleep(0.05)
+        schedule = plan(LocalProcesses(1, []), 0, lambda job: None, ["flaky"])
+        assert states(schedule) == {"first": State.unchanged, "flaky": State.waiting}
+    finally:
+        os.killpg(other.pid, signal.SIGKILL)
+        other.wait()
+
+
 def test_a_cluster_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"--executor slurm.*") as caught:
         ClusterJobs(1, tmp_path, {"timeout_min": 5})

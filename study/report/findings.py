@@ -10,8 +10,10 @@ from study.report.names import (
     CONTROL,
     FRECHET,
     NOT_RUN,
+    OF_RECONSTRUCTIONS,
     RULER,
     SECOND,
+    TO_RECONSTRUCTIONS,
     TREATMENT,
     controls,
     first_present,
@@ -46,6 +48,7 @@ def findings(grid: dict[str, Any], results: pd.DataFrame, missing: int, planned:
     measured = where(results, "stage", "evaluate_autoencoder")
     found = [
         *_generators(table_rows(grid, "evaluate_generator"), generated),
+        *_other_measures(table_rows(grid, "evaluate_generator"), generated),
         *_autoencoders(table_rows(grid, "evaluate_autoencoder"), measured),
         *_learning(table_rows(grid, "evaluate_generator"), generated),
         _seeds(grid, results),
@@ -101,15 +104,34 @@ def _generators(rows: list[Row], results: pd.DataFrame) -> list[str]:
         return []
     metric = first_present(results, FRECHET)
     name = label(metric, where(results, "metric", metric)["n"])
-    # Of other schedules and lengths there is a table.
-    treated = [
-        row
-        for row in with_control(rows)
-        if row.arm == TREATMENT and not controls(row.choices["generator"])
-    ]
-    parts = {row.title(rows): _against(row, results, metric) for row in treated}
+    parts = {row.title(rows): _against(row, results, metric) for row in _treated(rows)}
     head = f"Generators, {name} at the last checkpoint, `{TREATMENT}` against `{CONTROL}`"
     return [f"{head}: {_listed(parts)}."]
+
+
+def _treated(rows: list[Row]) -> list[Row]:
+    """Generators on the treatment's latents; of other schedules and lengths there is a table."""
+    known = (row for row in with_control(rows) if row.arm == TREATMENT)
+    return [row for row in known if not controls(row.choices["generator"])]
+
+
+def _other_measures(rows: list[Row], results: pd.DataFrame) -> list[str]:
+    """How much of a gain other features see, and how much of it decoding may be."""
+    second = SECOND.get(first_present(results, FRECHET))
+    decoding = first_present(results, OF_RECONSTRUCTIONS)
+    found = []
+    for metric in (second, first_present(results, TO_RECONSTRUCTIONS), decoding):
+        gains = {
+            row.title(rows): gain
+            for row in _treated(rows)
+            if metric and (gain := gain_over_control(row, results, metric))
+        }
+        if metric and gains:
+            name = label(metric, where(results, "metric", metric)["n"])
+            least = ", the least that they can reach" * (metric == decoding)
+            told = " · ".join(f"{title} {gain_text(gain)}" for title, gain in gains.items())
+            found.append(f"{name}{least}: {told}")
+    return [f"The same gains by other measures. {'; '.join(found)}."] if found else []
 
 
 def _listed(parts: dict[str, str]) -> str:

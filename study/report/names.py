@@ -74,6 +74,10 @@ HEADLINE = (
 FRECHET = ("fid", "fd_inception", "fd_in_domain")
 SECOND = {"fd_in_domain": "fd_in_domain_self_supervised"}
 """Distance by the second extractor, whose effects must have the sign of those by the first."""
+TO_RECONSTRUCTIONS = ("fd_inception_reconstructions", "fd_in_domain_reconstructions")
+"""Distance of samples to images by the arm's own decoder, which leaves out what decoding costs."""
+OF_RECONSTRUCTIONS = ("rfd_inception_training", "rfd_in_domain_training")
+"""That of those images to the originals: what decoding costs."""
 KERNEL = ("kid_inception", "kid_in_domain")
 
 # What samples are measured by beside distance and KID, in the order of its table; of each line the
@@ -83,8 +87,8 @@ QUALITY = (
     (*SECOND.values(),),
     ("fid_infinity", "fd_inception_infinity", "fd_in_domain_infinity"),
     ("fd_inception_held_out", "fd_in_domain_held_out"),
-    ("fd_inception_reconstructions", "fd_in_domain_reconstructions"),
-    ("rfd_inception_training", "rfd_in_domain_training"),
+    TO_RECONSTRUCTIONS,
+    OF_RECONSTRUCTIONS,
     ("sfid", "sfd_inception", "sfd_in_domain"),
     ("inception_score", "inception_score_in_domain"),
     *((f"{name}_inception", f"{name}_in_domain") for name in ("precision", "recall")),

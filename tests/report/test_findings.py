@@ -1,0 +1,59 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from synthetic import grid, write_tree
+
+from study import paths
+from study.report.findings import findings
+from study.report.results import collect
+
+MEASURED = {
+    "fd_in_domain_self_supervised": {"plain": 10.0, "eq": 9.5},
+    "fd_in_domain_reconstructions": {"plain": 20.0, "eq": 16.0},
+    "rfd_in_domain_training": {"plain": 60.0, "eq": 45.0},
+}
+
+
+@pytest.fixture
+def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    study = grid([0])
+    write_tree(study)
+    return study
+
+
+def lines(study: dict[str, Any]) -> list[str]:
+    results = collect(study, paths.report(study["profile"]) / "metrics")
+    found = findings(study, results, 0, 0)
+    return [line for line in found if line.startswith("The same gains by other measures")]
+
+
+def add(study: dict[str, Any], *metrics: str) -> None:
+    """Append measurements to the last checkpoint of SiT."""
+    folder = paths.report(study["profile"]) / "metrics" / "evaluate_generator"
+    for arm in ("plain", "eq"):
+        (path,) = folder.glob(f"*-{arm}-0-sit-*.json")
+        content = json.loads(path.read_text())
+        last = max(content["records"], key=lambda record: record["step"] or 0)
+        content["records"] += [last | {"metric": m, "value": MEASURED[m][arm]} for m in metrics]
+        path.write_text(json.dumps(content))
+
+
+def test_a_gain_stands_beside_what_other_features_and_the_decoder_say(study: dict[str, Any]):
+    add(study, *MEASURED)
+    (line,) = lines(study)
+    assert line == (
+        "The same gains by other measures. "
+        "FD in-domain self-supervised 1k: SiT +5.0 % (n = 1, no interval); "
+        "FD in-domain to reconstructions 1k: SiT +20.0 % (n = 1, no interval); "
+        "rFD in-domain of training images 1k, the least that they can reach: "
+        "SiT +25.0 % (n = 1, no interval)."
+    )
+
+
+def test_nothing_is_said_of_measures_that_were_not_taken(study: dict[str, Any]):
+    assert lines(study) == []
+    add(study, "fd_in_domain_self_supervised")
+    assert lines(study)[0].endswith("self-supervised 1k: SiT +5.0 % (n = 1, no interval).")
