@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from study import paths
-from study.config import load_grid
+from study.config import StudyError, load_grid
 from study.schedule import changed, dependencies, with_dependants
 from study.tracking import read_metrics
 from study.trials import grid_instances, kind_of, make_root, try_instance
@@ -123,7 +123,9 @@ def estimate(say: Callable[[str], None]) -> Estimate:
     stale = with_dependants(changed(), needs)
     began = time.monotonic()
     command = [sys.executable, "-m", "study", "check"]
-    subprocess.run(command, cwd=paths.ROOT, check=True, capture_output=True)
+    checked = subprocess.run(command, cwd=paths.ROOT, capture_output=True, text=True, check=False)
+    if checked.returncode:
+        raise StudyError(checked.stderr.strip().removeprefix("error: "))
     found: dict[tuple[str, ...], dict[str, float]] = {
         ("check_study",): {"seconds": time.monotonic() - began, "bytes": 0.0},
         ("render_report",): {"seconds": REPORT_S, "bytes": 0.0},

@@ -1,5 +1,6 @@
 """What is predicted from a few steps or images, on a clock that only moves with the work."""
 
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from study.config import (
     AutoencoderTrainingConfig,
     Cell,
     ConfigError,
+    StudyError,
     TrainGeneratorConfig,
 )
 from study.estimate import Estimate, shown, table
@@ -306,6 +308,15 @@ def test_every_instance_of_a_profile_that_runs_is_of_a_kind(profile: str) -> Non
     for stage, _, item in found:
         assert kind_of(stage, item, selected)[0] == stage
         assert Cell(**item).profile == profile
+
+
+def test_what_the_check_refuses_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    failed = subprocess.CompletedProcess("", 2, stderr="error: weights/taesd: no such folder\n")
+    monkeypatch.setattr(estimating.subprocess, "run", lambda *_, **__: failed)
+    monkeypatch.setattr(estimating, "dependencies", dict)
+    monkeypatch.setattr(estimating, "changed", set)
+    with pytest.raises(StudyError, match=r"^weights/taesd: no such folder$"):
+        estimating.estimate(lambda text: None)
 
 
 def test_a_grid_above_the_limit_is_refused_in_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -120,13 +120,13 @@ def _other_measures(rows: list[Row], results: pd.DataFrame) -> list[str]:
     second = SECOND.get(first_present(results, FRECHET))
     decoding = first_present(results, OF_RECONSTRUCTIONS)
     found = []
-    for metric in (second, first_present(results, TO_RECONSTRUCTIONS), decoding):
+    for metric in filter(None, (second, first_present(results, TO_RECONSTRUCTIONS), decoding)):
         gains = {
             row.title(rows): gain
             for row in _treated(rows)
-            if metric and (gain := gain_over_control(row, results, metric))
+            if (gain := gain_over_control(row, results, metric))
         }
-        if metric and gains:
+        if gains:
             name = label(metric, where(results, "metric", metric)["n"])
             least = ", the least that they can reach" * (metric == decoding)
             told = " · ".join(f"{title} {gain_text(gain)}" for title, gain in gains.items())
