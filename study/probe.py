@@ -195,7 +195,12 @@ def images(probe: Probe, total: int, least: int, most: int) -> dict[str, float]:
     generated = probe.stage == "evaluate_generator"
     parts = checkpoints_of(probe) if generated else 1
     tried = min(parts, 2)
-    batch = _compiled_batch(probe.section)
+    # Other sizes of a batch would be compiled anew: amounts are whole batches, of which two fit.
+    name, fewer = "micro_batch_size" if generated else "batch_size", {}
+    batch = getattr(probe.section, name) if getattr(probe.section, "compile", False) else 1
+    if total > batch > most // 2:
+        batch = most // 2
+        fewer = {name: batch}
     small = min(total, -(-least // batch) * batch)
     most = max(small, most // batch * batch)
 
@@ -203,7 +208,7 @@ def images(probe: Probe, total: int, least: int, most: int) -> dict[str, float]:
         if generated:
             keep_checkpoints(probe, part)
         with few_images(probe, count):
-            return probe.time(_fewer(probe, count, total, small))
+            return probe.time(_fewer(probe, count, total, small) | fewer)
 
     timed(small, tried)
     first = time.time() - probe.began
@@ -231,13 +236,6 @@ def images(probe: Probe, total: int, least: int, most: int) -> dict[str, float]:
         "cold": predicted + max(0.0, first - probe.startup - both - lazy),
         "bytes": probe.size() * total / large,
     }
-
-
-def _compiled_batch(section: Any) -> int:
-    """Images of a batch, of which amounts are multiples: other sizes would be compiled anew."""
-    if not getattr(section, "compile", False):
-        return 1
-    return getattr(section, "micro_batch_size", None) or section.batch_size
 
 
 def prepare(probe: Probe, there: dict[str, int], least: int, most: int) -> dict[str, float]:

@@ -246,7 +246,10 @@ def dependencies() -> dict[str, set[str]]:
 
 
 def changed(names: Iterable[str] = ()) -> set[str]:
-    """Instances, of all or of these, that DVC would run if nothing upstream of them ran."""
+    """Instances, of all or of these, that DVC would run if nothing upstream of them ran.
+
+    By `dvc status`, which refuses to say it of what another dvc is running.
+    """
     return set(json.loads(_dvc("status", "--json", *names)))
 
 

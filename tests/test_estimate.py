@@ -228,15 +228,16 @@ class Shapes(Compiled):
 
     def time(self, changes: dict[str, Any], clock: Clock | None = None) -> float:
         known = vars(self).setdefault("known", set())
-        whole, rest = divmod(changes["num_samples"], self.section.micro_batch_size)
-        sizes = ({self.section.micro_batch_size} if whole else set()) | ({rest} if rest else set())
+        batch = changes.get("micro_batch_size", self.section.micro_batch_size)
+        whole, rest = divmod(changes["num_samples"], batch)
+        sizes = ({batch} if whole else set()) | ({rest} if rest else set())
         compiling = 20.0 * len(sizes - known)
         known |= sizes
         self.now.value += compiling
         return compiling + super().time(changes, clock)
 
 
-@pytest.mark.parametrize("micro_batch_size", [24, 32, 500])
+@pytest.mark.parametrize("micro_batch_size", [24, 32, 500, 1500, 4000])
 def test_compiled_code_is_timed_with_whole_batches(
     sampled: Callable[[type[Simulated]], Simulated], micro_batch_size: int
 ) -> None:

@@ -46,11 +46,12 @@ def findings(grid: dict[str, Any], results: pd.DataFrame, missing: int, planned:
     """The report's first lines: effect on generators and autoencoders, learning, seeds, gaps."""
     generated = where(results, "stage", "evaluate_generator")
     measured = where(results, "stage", "evaluate_autoencoder")
+    generators = table_rows(grid, "evaluate_generator")
     found = [
-        *_generators(table_rows(grid, "evaluate_generator"), generated),
-        *_other_measures(table_rows(grid, "evaluate_generator"), generated),
+        *_generators(generators, generated),
+        *_other_measures(generators, generated),
         *_autoencoders(table_rows(grid, "evaluate_autoencoder"), measured),
-        *_learning(table_rows(grid, "evaluate_generator"), generated),
+        *_learning(generators, generated),
         _seeds(grid, results),
     ]
     gaps = f"{missing} of {planned} cells {NOT_RUN}, listed below."
@@ -119,11 +120,11 @@ def _other_measures(rows: list[Row], results: pd.DataFrame) -> list[str]:
     """How much of a gain other features see, and how much of it decoding may be."""
     second = SECOND.get(first_present(results, FRECHET))
     decoding = first_present(results, OF_RECONSTRUCTIONS)
-    found = []
+    treated, found = _treated(rows), []
     for metric in filter(None, (second, first_present(results, TO_RECONSTRUCTIONS), decoding)):
         gains = {
             row.title(rows): gain
-            for row in _treated(rows)
+            for row in treated
             if (gain := gain_over_control(row, results, metric))
         }
         if gains:
