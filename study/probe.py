@@ -99,7 +99,8 @@ def steps(probe: Probe) -> dict[str, float]:
     with replays() as replayed:
         probe.time(changes, clock)
     first = time.time() - probe.began
-    if short == total and changes == _shortened(probe, total, turn):
+    whole = short == total and changes == _shortened(probe, total, turn)
+    if whole or not clock.marks:  # An arm that trains nothing has no steps.
         return {"seconds": first, "cold": first, "bytes": probe.size()}
     rough = max(fmean(clock.times()[2:]), 1e-4)
     varied = getattr(getattr(probe.config, "arm", None), "equivariance_probability", 0) > 0

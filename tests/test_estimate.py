@@ -96,6 +96,21 @@ def test_a_short_training_is_timed_whole(
     assert now.value == found["seconds"]
 
 
+class Untrained(Simulated):
+    """An arm that adopts the weights as they are."""
+
+    def time(self, changes: dict[str, Any], clock: Clock | None = None) -> float:
+        self.now.value += FIXED_S
+        return FIXED_S
+
+
+def test_an_arm_without_steps_is_timed_whole(
+    now: Now, make_training: Callable[..., AutoencoderTrainingConfig]
+) -> None:
+    found = steps(Untrained(now, make_training(steps=1000)))
+    assert found == {"seconds": STARTUP_S + FIXED_S, "cold": STARTUP_S + FIXED_S, "bytes": 100}
+
+
 def test_steps_before_the_discriminator_acts_are_timed_by_themselves(
     now: Now, make_training: Callable[..., AutoencoderTrainingConfig]
 ) -> None:
