@@ -104,7 +104,7 @@ def test_what_is_planned_is_listed_as_not_run(
     assert f"- {left} of {left + ran_cells} cells not run, listed below." in text_of(folder)
     assert "SiT, time shift 0.5, 2 times the rate" in text_of(folder)
     assert set(pd.read_csv(folder / "results.csv")["seed"].dropna()) == {
-        cell["seed"] for cell in study["train_generator"].values()
+        cell["seed"] for cell in study["finetune_autoencoder"].values()
     }
 
 
