@@ -13,6 +13,7 @@ from study.report.names import (
     SECOND,
     autoencoder,
     backbone,
+    compared,
     generator,
     label,
     ruler_name,
@@ -241,7 +242,7 @@ def _differing(judged: list[Judged]) -> list[str]:
 
 def _comparison(outcome: Outcome, differing: list[str]) -> str:
     endpoint, choices = outcome.endpoint, outcome.found.choices
-    over = f"`{endpoint.treatment}` against `{endpoint.control}`"
+    over = compared(str(endpoint.treatment), str(endpoint.control))
     parts = ["all arms" if endpoint.effect is Effect.correlation else over]
     parts += [choices[name] for name in differing if name in choices]
     parts += [endpoint.scaling] if endpoint.scaling == "fixed" else []

@@ -36,7 +36,7 @@ def convergence(grid: dict[str, Any], results: pd.DataFrame, target: Path) -> No
     name = label(metric, own["n"])
     write_csv(pd.concat([own, floor]), target.with_suffix(".csv"))
 
-    def draw(axes: Axes, rows: list[Row]) -> int:
+    def draw(axes: Axes, rows: list[Row]) -> list[int]:
         for row in rows:
             _distances(axes, row.arm, row.of(own, metric))
             if values := row.of(own, start)["value"].tolist():
@@ -48,7 +48,7 @@ def convergence(grid: dict[str, Any], results: pd.DataFrame, target: Path) -> No
                 _floor(axes, value)
             log_ticks(axes)
             _images_axis(axes, pd.concat([row.of(own, metric) for row in rows]))
-        return max(len(_by_seed(row.of(own, metric))) for row in rows)
+        return [len(_by_seed(row.of(own, metric))) for row in rows]
 
     extra = [
         Line2D([], [], color="grey", label="random latents", **_RANDOM),
@@ -70,13 +70,13 @@ def training(grid: dict[str, Any], root: Path, target: Path) -> None:
     losses = _losses(grid, root)
     write_csv(losses, target.with_suffix(".csv"))
 
-    def draw(axes: Axes, rows: list[Row]) -> int:
+    def draw(axes: Axes, rows: list[Row]) -> list[int]:
         for row in rows:
             look = arm_look(row.arm) | {"linewidth": 1.3, "markersize": 4, "markevery": 0.2}
             for line in _by_seed(_losses_of(row, losses)):
                 axes.plot(line["step"], line["smoothed"], **look)
         axes.set_ylabel(_LOSSES[_stage(rows[0])][1])
-        return max(len(_by_seed(_losses_of(row, losses))) for row in rows)
+        return [len(_by_seed(_losses_of(row, losses))) for row in rows]
 
     content = {
         title: rows for stage in _LOSSES for title, rows in panels(table_rows(grid, stage)).items()

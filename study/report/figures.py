@@ -17,7 +17,7 @@ from PIL import Image
 from study.report.names import ARMS, CONTROL, NOT_IN_GRID, NOT_RUN, arm_rank, count
 from study.report.table import Row
 
-Draw = Callable[[Axes, list[Row]], int]
+Draw = Callable[[Axes, list[Row]], list[int]]
 DPI = 150
 WIDTH = 9.0
 """Of a figure, in inches."""
@@ -84,8 +84,8 @@ def draw_panels(
 
     Args:
         content: rows by panel title.
-        draw: draws the rows into their panel, names its vertical axis, returns the number of
-            seeds that it found; one for all panels, or one by title.
+        draw: draws the rows into their panel, names its vertical axis, returns how many seeds
+            it found of each; one for all panels, or one by title.
         extra: further entries of the legend.
         x_axis: names and divides a panel's horizontal axis; None: training steps.
     """
@@ -155,17 +155,26 @@ def save_png(figure: Figure, target: Path, colours: int | None = None) -> None:
 
 
 def _finish(
-    axes: Axes, title: str, characters: int, seeds: int, x_axis: Callable[[Axes], None]
+    axes: Axes, title: str, characters: int, seeds: list[int], x_axis: Callable[[Axes], None]
 ) -> None:
-    number = f"(n = {seeds} seed{'s' if seeds > 1 else ''})" if seeds else f"({NOT_RUN})"
+    number = f"({sample_size(seeds)})"
     if len(f"{title} {number}") <= characters:
         shown = f"{title} {number}"
     else:
         shown = f"{fill(title, characters, break_on_hyphens=False)}\n{number}"
     axes.set_title(shown, fontsize=10)
     x_axis(axes)
-    if not seeds:
+    if not any(seeds):
         axes.set(xticks=[], yticks=[])
+
+
+def sample_size(seeds: Iterable[int]) -> str:
+    """How many seeds a panel shows, where its arms differ the least and the most."""
+    ran = [number for number in seeds if number]
+    if not ran:
+        return NOT_RUN
+    least, most = min(ran), max(ran)
+    return f"n = {least}" if least == most else f"n = {least} to {most}"
 
 
 def _training_steps(axes: Axes) -> None:

@@ -1,7 +1,9 @@
 """What the report says in sentences; every number comes from the results."""
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
+from statistics import fmean
 from typing import Any
 
 import pandas as pd
@@ -11,17 +13,19 @@ from study.report.names import (
     FRECHET,
     NOT_RUN,
     OF_RECONSTRUCTIONS,
+    PRETRAINED,
     RULER,
     SECOND,
     TO_RECONSTRUCTIONS,
     TREATMENT,
+    compared,
     controls,
     first_present,
     label,
 )
 from study.report.results import instances, where
 from study.report.table import Row, gain_text, signed, table_rows, with_control
-from study.report.tables import checkpoint, gain_over_control, paired
+from study.report.tables import checkpoint, gain_over_control, last_pairs, paired
 from study.statistics import paired_gain, t_interval
 
 _MACHINERY = "This profile shows that the machinery works. It is no evidence about EQ-VAE: "
@@ -50,12 +54,13 @@ def findings(grid: dict[str, Any], results: pd.DataFrame, missing: int, planned:
     found = [
         *_generators(generators, generated),
         *_other_measures(generators, generated),
+        *_over_pretrained(generators, generated),
         *_autoencoders(table_rows(grid, "evaluate_autoencoder"), measured),
         *_learning(generators, generated),
-        _seeds(grid, results),
     ]
     gaps = f"{missing} of {planned} cells {NOT_RUN}, listed below."
-    return [*found, gaps if missing else f"All {planned} cells of the grid ran."]
+    gaps = gaps if missing else f"All {planned} cells of the grid ran."
+    return [*found, f"{_seeds(grid, results)} {gaps}"]
 
 
 def measurement(results: pd.DataFrame) -> list[str]:
@@ -105,8 +110,8 @@ def _generators(rows: list[Row], results: pd.DataFrame) -> list[str]:
         return []
     metric = first_present(results, FRECHET)
     name = label(metric, where(results, "metric", metric)["n"])
-    parts = {row.title(rows): _against(row, results, metric) for row in _treated(rows)}
-    head = f"Generators, {name} at the last checkpoint, `{TREATMENT}` against `{CONTROL}`"
+    parts = {row.title(rows): _against(row, results, metric, CONTROL) for row in _treated(rows)}
+    head = f"Generators, {name} at the last checkpoint, {compared(TREATMENT, CONTROL)}"
     return [f"{head}: {_listed(parts)}."]
 
 
@@ -118,21 +123,44 @@ def _treated(rows: list[Row]) -> list[Row]:
 
 def _other_measures(rows: list[Row], results: pd.DataFrame) -> list[str]:
     """How much of a gain other features see, and how much of it decoding may be."""
-    second = SECOND.get(first_present(results, FRECHET))
-    decoding = first_present(results, OF_RECONSTRUCTIONS)
-    treated, found = _treated(rows), []
-    for metric in filter(None, (second, first_present(results, TO_RECONSTRUCTIONS), decoding)):
-        gains = {
-            row.title(rows): gain
-            for row in treated
-            if (gain := gain_over_control(row, results, metric))
-        }
-        if gains:
+
+    def told(row: Row, metric: str) -> str:
+        gain = gain_over_control(row, results, metric)
+        return gain_text(gain) if gain else ""
+
+    found = _by_measure(rows, results, _measures(results)[1:], told)
+    return [f"The same gains by other measures. {found}."] if found else []
+
+
+def _over_pretrained(rows: list[Row], results: pd.DataFrame) -> list[str]:
+    """What the treatment gains over the autoencoder that no arm has touched."""
+
+    def told(row: Row, metric: str) -> str:
+        return _against(row, results, metric, PRETRAINED)
+
+    found = _by_measure(rows, results, _measures(results), told)
+    return [f"{compared(TREATMENT, PRETRAINED)}: {found}."] if found else []
+
+
+def _measures(results: pd.DataFrame) -> list[str]:
+    """The main distance, that of other features, and the two that tell decoding apart."""
+    main = first_present(results, FRECHET)
+    decoding = (first_present(results, m) for m in (TO_RECONSTRUCTIONS, OF_RECONSTRUCTIONS))
+    return [name for name in (main, SECOND.get(main), *decoding) if name]
+
+
+def _by_measure(
+    rows: list[Row], results: pd.DataFrame, metrics: list[str], tell: Callable[[Row, str], str]
+) -> str:
+    """A part per measure, of the generators of which there is something to tell."""
+    decoding, found = first_present(results, OF_RECONSTRUCTIONS), []
+    for metric in metrics:
+        texts = {row.title(rows): tell(row, metric) for row in _treated(rows)}
+        if told := " · ".join(f"{title} {text}" for title, text in texts.items() if text):
             name = label(metric, where(results, "metric", metric)["n"])
             least = ", the least that they can reach" * (metric == decoding)
-            told = " · ".join(f"{title} {gain_text(gain)}" for title, gain in gains.items())
             found.append(f"{name}{least}: {told}")
-    return [f"The same gains by other measures. {'; '.join(found)}."] if found else []
+    return "; ".join(found)
 
 
 def _listed(parts: dict[str, str]) -> str:
@@ -144,13 +172,12 @@ def _listed(parts: dict[str, str]) -> str:
     return "; ".join([*ran, *([f"{NOT_RUN}: {' · '.join(rest)}"] if rest else [])])
 
 
-def _against(row: Row, results: pd.DataFrame, metric: str) -> str:
-    """What an arm gains; empty where either has not run."""
-    gain = gain_over_control(row, results, metric)
+def _against(row: Row, results: pd.DataFrame, metric: str, control: str) -> str:
+    """What an arm gains, in the seeds that both have; empty where either has not run."""
+    gain = gain_over_control(row, results, metric, control)
     if gain is None:
         return ""
-    arms = (row.of(results, metric), row.beside(CONTROL).of(results, metric))
-    ours, theirs = (checkpoint(records, -1)["value"].mean() for records in arms)
+    ours, theirs = map(fmean, zip(*last_pairs(row, results, metric, control), strict=True))
     return f"{ours:.4g} against {theirs:.4g}, gain {gain_text(gain)}"
 
 
@@ -160,7 +187,7 @@ def _autoencoders(rows: list[Row], results: pd.DataFrame) -> list[str]:
     for row in treated:
         told = [text for text in (_error(row, results), _quality(row, results)) if text]
         parts[f"`{row.title(rows)}`"] = ", ".join(told)
-    return [f"Autoencoders, `{TREATMENT}` against `{CONTROL}`: {_listed(parts)}."]
+    return [f"Autoencoders, {compared(TREATMENT, CONTROL)}: {_listed(parts)}."]
 
 
 def _error(row: Row, results: pd.DataFrame) -> str:

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from study.report.figures import arm_look, draw_panels, drawable, panels, save
-from study.report.names import CONTROL, NOT_RUN
+from study.report.names import CONTROL, NOT_RUN, PRETRAINED
 from study.report.results import instances, where, write_csv
 from study.report.table import Row, Table, minutes_text, table_rows
 
@@ -32,7 +32,7 @@ def fine_tuning_table(grid: dict[str, Any], results: pd.DataFrame, costs: pd.Dat
     """Change over the last fifth, time and operations of each arm."""
     results, costs = where(results, "stage", STAGE), where(costs, "stage", STAGE)
     table = Table("fine_tuning")
-    rows = [row for row in table_rows(grid, STAGE) if row.arm != "pretrained"]
+    rows = [row for row in table_rows(grid, STAGE) if row.arm != PRETRAINED]
     work = {id(row): _mean(_of(grid, costs, row), "gflop_per_image") for row in rows}
     for row in rows:
         control = next((r for r in rows if r.arm == CONTROL and r.group == row.group), row)
@@ -72,7 +72,7 @@ def fine_tuning_figure(grid: dict[str, Any], root: Path, target: Path) -> None:
     """
     curves = _curves(grid, root)
     write_csv(curves, target.with_suffix(".csv"))
-    own = panels([row for row in table_rows(grid, STAGE) if row.arm != "pretrained"])
+    own = panels([row for row in table_rows(grid, STAGE) if row.arm != PRETRAINED])
     own = drawable(own, lambda row: len(row.all_of(curves)))
     drawn = {f"{title}: {FOLLOWED[m]}": (rows, m) for title, rows in own.items() for m in FOLLOWED}
     content = {title: rows for title, (rows, _) in drawn.items()}
@@ -80,13 +80,14 @@ def fine_tuning_figure(grid: dict[str, Any], root: Path, target: Path) -> None:
     save(draw_panels(content, draw), target)
 
 
-def _draw(curves: pd.DataFrame, metric: str, axes: Axes, rows: list[Row]) -> int:
-    seeds = set()
+def _draw(curves: pd.DataFrame, metric: str, axes: Axes, rows: list[Row]) -> list[int]:
+    seeds = []
     for row in rows:
-        for seed, line in row.of(curves, metric).groupby("seed"):
+        lines = [line for _, line in row.of(curves, metric).groupby("seed")]
+        for line in lines:
             axes.plot(line["step"], line["value"], linewidth=1.3, markersize=3, **arm_look(row.arm))
-            seeds.add(seed)
-    return len(seeds)
+        seeds.append(len(lines))
+    return seeds
 
 
 def _curves(grid: dict[str, Any], root: Path) -> pd.DataFrame:

@@ -10,7 +10,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from study.report.figures import STYLE, arm_look, drawable, legend, log_ticks, panels, save
+from study.report.figures import (
+    STYLE,
+    arm_look,
+    drawable,
+    legend,
+    log_ticks,
+    panels,
+    sample_size,
+    save,
+)
 from study.report.names import (
     CONTROL,
     FRECHET,
@@ -84,7 +93,7 @@ def _convergence(
         axes = parts[0].add_subplot(
             layout[place // 2, :] if alone else layout[place // 2, place % 2]
         )
-        seeds = max(_curve(axes, row, row.of(own, metric)) for row in some)
+        seeds = [_curve(axes, row, row.of(own, metric)) for row in some]
         axes.set_title(_titled(title, seeds), fontsize=9)
         axes.set(xlabel="training images", ylabel=label(metric, own["n"]))
         axes.xaxis.set_major_locator(MaxNLocator(4))
@@ -159,7 +168,7 @@ def _trade_off(rows: list[Row], results: pd.DataFrame) -> tuple[Figure, pd.DataF
     figure = Figure(figsize=(_WIDTH, 2.7 * lines + 0.5), layout="constrained")
     places = figure.subplots(lines, min(2, max(1, len(content))), squeeze=False).flatten()
     for axes, (title, some, name) in zip(places, content, strict=False):
-        seeds = max((_point(axes, row, own, name) for row in some), default=0)
+        seeds = [_point(axes, row, own, name) for row in some]
         axes.set_title(_titled(title, seeds), fontsize=9)
         better = "higher" if name == "psnr_db" else "lower"
         axes.set_xlabel("equivariance error (lower is better)")
@@ -187,8 +196,8 @@ def _point(axes: Axes, row: Row, results: pd.DataFrame, metric: str) -> int:
     return len(pairs)
 
 
-def _titled(title: str, seeds: int) -> str:
-    return f"{title} (n = {seeds})" if seeds else f"{title}: {NOT_RUN}"
+def _titled(title: str, seeds: list[int]) -> str:
+    return f"{title} ({sample_size(seeds)})"
 
 
 def caption(grid: dict[str, Any], speed: Table) -> str:

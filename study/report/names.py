@@ -8,6 +8,9 @@ import pandas as pd
 
 TREATMENT = "eq"
 CONTROL = "plain"
+PRETRAINED = "pretrained"
+RELEASED = ("released", "released_ema")
+"""Arms that others trained, on other images than the study's."""
 NOT_RUN = "not run"
 NOT_IN_GRID = "not in the grid"
 
@@ -122,6 +125,13 @@ ARMS = (
     *("eq_bicubic", "eq_no_low_resolution", "eq_mean_reduction", "eq_after_quantisation"),
     *("explicit", "explicit_stopgrad", "scale_equivariance", "released", "released_ema"),
 )
+
+
+def compared(treatment: str, control: str) -> str:
+    """Two arms; with a mark where only one of them has seen the study's images."""
+    adapted = control == PRETRAINED and treatment not in RELEASED
+    mark = " (includes domain adaptation)" if adapted else ""
+    return f"`{treatment}` against `{control}`{mark}"
 
 
 def label(metric: str, sizes: Iterable[Any] | None = None) -> str:

@@ -31,7 +31,7 @@ def spectra(grid: dict[str, Any], root: Path, target: Path) -> None:
     curves = _curves(grid, root)
     write_csv(curves, target.with_suffix(".csv"))
 
-    def draw(axes: Axes, rows: list[Row]) -> int:
+    def draw(axes: Axes, rows: list[Row]) -> list[int]:
         found = [(row, row.of(curves, "latents")) for row in rows]
         for row, own in found:
             if len(own):
@@ -44,7 +44,7 @@ def spectra(grid: dict[str, Any], root: Path, target: Path) -> None:
             axes.plot(*_mean(images), **_IMAGES)
             axes.set(xscale="log", yscale="log")
         axes.set_ylabel("power")
-        return max(len(set(own["seed"])) for _, own in found)
+        return [len(set(own["seed"])) for _, own in found]
 
     extra = [Line2D([], [], label="images", **_IMAGES)]
     content = panels(table_rows(grid, STAGE))

@@ -174,13 +174,22 @@ def last_doubling(records: pd.DataFrame) -> pd.DataFrame:
     return last.assign(value=changes)
 
 
-def gain_over_control(row: Row, results: pd.DataFrame, metric: str) -> Estimate | None:
-    """Gain of a row over the control arm at the last checkpoint; None without common seeds."""
-    arm, control = (checkpoint(r.of(results, metric), -1) for r in (row, row.beside(CONTROL)))
-    pairs = paired(arm, control)
+def gain_over_control(
+    row: Row, results: pd.DataFrame, metric: str, control: str = CONTROL
+) -> Estimate | None:
+    """Gain of a row over a control arm at the last checkpoint; None without common seeds."""
+    pairs = last_pairs(row, results, metric, control)
     if not pairs or min(min(pair) for pair in pairs) <= 0:
         return None
     return paired_gain([t for t, _ in pairs], [c for _, c in pairs])
+
+
+def last_pairs(
+    row: Row, results: pd.DataFrame, metric: str, control: str
+) -> list[tuple[float, float]]:
+    """Values of a row and of a control arm at the last checkpoint, for the seeds both have."""
+    arm, other = (checkpoint(r.of(results, metric), -1) for r in (row, row.beside(control)))
+    return paired(arm, other)
 
 
 def paired(treatment: pd.DataFrame, control: pd.DataFrame) -> list[tuple[float, float]]:

@@ -47,7 +47,7 @@ def test_the_control_is_open_and_neighbours_in_the_order_have_different_dashes()
 @pytest.mark.parametrize(("number", "columns"), [(1, 1), (2, 2), (3, 3), (4, 2), (5, 3)])
 def test_panels_leave_no_empty_column(number: int, columns: int):
     rows = table_rows(grid([0]), "evaluate_autoencoder")
-    figure = draw_panels({str(i): rows for i in range(number)}, lambda axes, rows: 1)
+    figure = draw_panels({str(i): rows for i in range(number)}, lambda axes, rows: [1])
     used = {axes.get_subplotspec().colspan.start for axes in figure.axes if axes.axison}  # type: ignore[union-attr]
     assert used == set(range(columns))
     assert (figure.get_figwidth() < WIDTH) == (number == 1)
@@ -90,11 +90,20 @@ def test_saved_arms_keep_their_colours_however_thin_and_many(tmp_path: Path):
         assert np.abs(found - own).max(1).min() <= 8, arm
 
 
+@pytest.mark.parametrize(
+    ("seeds", "told"), [([0, 0], "not run"), ([0, 1], "n = 1"), ([5, 0, 3], "n = 3 to 5")]
+)
+def test_a_panel_says_how_many_seeds_its_arms_have(seeds: list[int], told: str):
+    rows = table_rows(grid([0]), "evaluate_autoencoder")
+    (axes,) = draw_panels({"SiT": rows}, lambda axes, rows: seeds).axes
+    assert axes.get_title() == f"SiT ({told})"
+
+
 @pytest.mark.parametrize("number", [2, 3, 6])
 def test_long_titles_stay_above_their_panels(number: int):
     rows = table_rows(grid([0]), "evaluate_autoencoder")
     name = "SiT, time shift 0.5, 0.5 times the rate, standardised"
-    figure = draw_panels({f"{name} {i}": rows for i in range(number)}, lambda axes, rows: 10)
+    figure = draw_panels({f"{name} {i}": rows for i in range(number)}, lambda axes, rows: [10])
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     width = figure.bbox.width

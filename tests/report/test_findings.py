@@ -57,3 +57,34 @@ def test_nothing_is_said_of_measures_that_were_not_taken(study: dict[str, Any]):
     assert lines(study) == []
     add(study, "fd_in_domain_self_supervised")
     assert lines(study)[0].endswith("self-supervised 1k: SiT +5.0 % (n = 1, no interval).")
+
+
+def test_against_the_pretrained_autoencoder_only_common_seeds_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    study = grid([0, 1])
+    name, cell = next(
+        (name, cell) for name, cell in study["evaluate_generator"].items() if "-eq-0-sit" in name
+    )
+    name = name.replace("-eq-", "-pretrained-")
+    study["evaluate_generator"][name] = cell | {"arm": "pretrained"}
+    write_tree(study)
+    for instance, value in {"pretrained-0": 5.0, "eq-0": 6.0, "eq-1": 100.0}.items():
+        change(study, f"*-{instance}-sit-*.json", "fd_in_domain", value)
+    results = collect(study, paths.report(study["profile"]) / "metrics")
+    (line,) = (line for line in findings(study, results, 0, 0) if "`pretrained`" in line)
+    assert line == (
+        "`eq` against `pretrained` (includes domain adaptation): "
+        "FD in-domain 1k: SiT 6 against 5, gain −20.0 % (n = 1, no interval)."
+    )
+
+
+def change(study: dict[str, Any], pattern: str, metric: str, value: float) -> None:
+    """Set the measurement of the last checkpoint."""
+    folder = paths.report(study["profile"]) / "metrics" / "evaluate_generator"
+    (path,) = folder.glob(pattern)
+    content = json.loads(path.read_text())
+    own = [record for record in content["records"] if record["metric"] == metric]
+    max(own, key=lambda record: record["step"])["value"] = value
+    path.write_text(json.dumps(content))

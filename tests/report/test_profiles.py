@@ -101,7 +101,7 @@ def test_what_is_planned_is_listed_as_not_run(
     assert planned <= set(zip(shown["generator"], shown["arm"], strict=True))
     left = sum(map(len, study["planned"].values())) + len(study["cache_latents"])
     ran_cells = len(list((folder / "metrics").glob("*/*.json")))
-    assert f"- {left} of {left + ran_cells} cells not run, listed below." in text_of(folder)
+    assert f" {left} of {left + ran_cells} cells not run, listed below." in text_of(folder)
     assert "SiT, time shift 0.5, 2 times the rate" in text_of(folder)
     assert set(pd.read_csv(folder / "results.csv")["seed"].dropna()) == {
         cell["seed"] for cell in study["finetune_autoencoder"].values()
