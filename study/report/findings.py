@@ -110,9 +110,16 @@ def _generators(rows: list[Row], results: pd.DataFrame) -> list[str]:
         return []
     metric = first_present(results, FRECHET)
     name = label(metric, where(results, "metric", metric)["n"])
-    parts = {row.title(rows): _against(row, results, metric, CONTROL) for row in _treated(rows)}
+    told = [(row, _against(row, results, metric, CONTROL)) for row in _treated(rows)]
+    ran = _ran(rows, results)
+    parts = {row.title(ran if text else rows): text for row, text in told}
     head = f"Generators, {name} at the last checkpoint, {compared(TREATMENT, CONTROL)}"
     return [f"{head}: {_listed(parts)}."]
+
+
+def _ran(rows: list[Row], results: pd.DataFrame) -> list[Row]:
+    """Rows of which a cell ran: names of these need not tell them from what is only planned."""
+    return [row for row in rows if len(row.all_of(results))]
 
 
 def _treated(rows: list[Row]) -> list[Row]:
@@ -154,8 +161,9 @@ def _by_measure(
 ) -> str:
     """A part per measure, of the generators of which there is something to tell."""
     decoding, found = first_present(results, OF_RECONSTRUCTIONS), []
+    ran = _ran(rows, results)
     for metric in metrics:
-        texts = {row.title(rows): tell(row, metric) for row in _treated(rows)}
+        texts = {row.title(ran): tell(row, metric) for row in _treated(ran)}
         if told := " · ".join(f"{title} {text}" for title, text in texts.items() if text):
             name = label(metric, where(results, "metric", metric)["n"])
             least = ", the least that they can reach" * (metric == decoding)

@@ -5,8 +5,11 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from study import paths
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 WIDTHS = (1280, 390)
@@ -36,19 +39,32 @@ _MEASURE = """<script>addEventListener('load', () => {
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 
 
-@pytest.fixture(scope="module")
-def page(written: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The page of a report, alone in its folder."""
-    alone = tmp_path_factory.mktemp("browser") / "alone.html"
-    alone.write_text((written / "report.html").read_text().replace("</body>", _MEASURE))
-    return alone
-
-
 @pytest.mark.parametrize("width", WIDTHS)
-def test_the_report_in_a_browser(page: Path, width: int, tmp_path: Path):
-    options = [f"--user-data-dir={tmp_path}", f"--window-size={width},900"]
+def test_the_report_in_a_browser(written: Path, width: int, tmp_path: Path):
+    found = measured(written / "report.html", width, tmp_path)
+    assert found["width"] == pytest.approx(width, abs=20)
+    assert found["needed"] <= found["width"]
+    assert found["images"] > 10
+    assert found["broken"] == 0
+    assert found["fetched"] == []
+    if width == 1280:
+        assert found["top"] < found["height"] / 3
+        assert found["bottom"] < found["height"]
+
+
+@pytest.mark.parametrize("profile", ["autoencoders", "lab"])
+def test_a_committed_report_shows_its_figure_on_the_first_screen(profile: str, tmp_path: Path):
+    found = measured(paths.report(profile) / "report.html", 1280, tmp_path)
+    assert found["needed"] <= found["width"]
+    assert found["bottom"] < found["height"]
+
+
+def measured(report: Path, width: int, folder: Path) -> dict[str, Any]:
+    """What a browser says of a report that is alone in its folder, in a window 900 high."""
+    page = folder / "alone.html"
+    page.write_text(report.read_text().replace("</body>", _MEASURE))
     # A window is never narrower than 500: the page is put into a frame of the width.
-    frame = tmp_path / "frame.html"
+    frame = folder / "frame.html"
     frame.write_text(
         f'<!doctype html><title></title><iframe src="{page.as_uri()}" width="{width}" height="900" '
         'style="border:0" onload="setTimeout(() => document.title = '
@@ -56,7 +72,8 @@ def test_the_report_in_a_browser(page: Path, width: int, tmp_path: Path):
     )
     done = subprocess.run(
         [
-            *(str(CHROMIUM), *_QUIET, "--allow-file-access-from-files", *options),
+            *(str(CHROMIUM), *_QUIET, "--allow-file-access-from-files"),
+            *(f"--user-data-dir={folder}", f"--window-size={width},900"),
             *("--dump-dom", frame.as_uri()),
         ],
         capture_output=True,
@@ -68,12 +85,4 @@ def test_the_report_in_a_browser(page: Path, width: int, tmp_path: Path):
     assert console == []
     title = re.search(r"<title>(.*?)</title>", done.stdout)
     assert title
-    found = json.loads(title[1])
-    assert found["width"] == pytest.approx(width, abs=20)
-    assert found["needed"] <= found["width"]
-    assert found["images"] > 10
-    assert found["broken"] == 0
-    assert found["fetched"] == []
-    if width == 1280:
-        assert found["top"] < found["height"] / 3
-        assert found["bottom"] < found["height"]
+    return json.loads(title[1])
