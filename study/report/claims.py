@@ -160,9 +160,7 @@ def effect_text(outcome: Outcome) -> str:
     endpoint, found = outcome.endpoint, outcome.found
     if value is None:
         return NOT_RUN
-    if found.bound == "unknown":
-        return "not bounded"
-    text = {"at least": "≥ ", "at most": "≤ "}.get(found.bound, "") + _text(endpoint, value)
+    text = _text(endpoint, value, found.bound)
     if found.bound:
         return text
     if low is None or high is None:
@@ -189,10 +187,7 @@ def _second_text(outcome: Outcome) -> str:
     if value is None or found.second is None:
         asked = found.metric in SECOND and outcome.endpoint.generator
         return "not measured" if asked and found.values else "–"
-    if found.second.bound == "unknown":
-        return "not bounded"
-    sign = {"at least": "≥ ", "at most": "≤ "}.get(found.second.bound, "")
-    return sign + _text(outcome.endpoint, value)
+    return _text(outcome.endpoint, value, found.second.bound)
 
 
 def _beside(outcome: Outcome) -> str:
@@ -201,9 +196,12 @@ def _beside(outcome: Outcome) -> str:
     return f" ({_second_text(outcome)}{_OTHER_SIGN * outcome.contradicted})"
 
 
-def _text(endpoint: Endpoint, value: float) -> str:
+def _text(endpoint: Endpoint, value: float, bound: str = "") -> str:
+    if bound == "unknown":
+        return "not bounded"
+    sign = {"at least": "≥ ", "at most": "≤ "}.get(bound, "")
     unit = {Effect.relative: " %", Effect.speed_up: "×"}.get(endpoint.effect, "")
-    return _number(endpoint, value) + unit
+    return sign + _number(endpoint, value) + unit
 
 
 def _number(endpoint: Endpoint, value: float) -> str:

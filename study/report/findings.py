@@ -163,7 +163,7 @@ def _by_measure(
     decoding, found = first_present(results, OF_RECONSTRUCTIONS), []
     ran = _ran(rows, results)
     for metric in metrics:
-        texts = {row.title(ran): tell(row, metric) for row in _treated(ran)}
+        texts = {row.title(ran): tell(row, metric) for row in _treated(rows) if row in ran}
         if told := " · ".join(f"{title} {text}" for title, text in texts.items() if text):
             name = label(metric, where(results, "metric", metric)["n"])
             least = ", the least that they can reach" * (metric == decoding)

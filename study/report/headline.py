@@ -94,7 +94,7 @@ def _convergence(
             layout[place // 2, :] if alone else layout[place // 2, place % 2]
         )
         seeds = [_curve(axes, row, row.of(own, metric)) for row in some]
-        axes.set_title(_titled(title, seeds), fontsize=9)
+        axes.set_title(f"{title} ({sample_size(seeds)})", fontsize=9)
         axes.set(xlabel="training images", ylabel=label(metric, own["n"]))
         axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: count(round(value))))
@@ -169,7 +169,7 @@ def _trade_off(rows: list[Row], results: pd.DataFrame) -> tuple[Figure, pd.DataF
     places = figure.subplots(lines, min(2, max(1, len(content))), squeeze=False).flatten()
     for axes, (title, some, name) in zip(places, content, strict=False):
         seeds = [_point(axes, row, own, name) for row in some]
-        axes.set_title(_titled(title, seeds), fontsize=9)
+        axes.set_title(f"{title} ({sample_size(seeds)})", fontsize=9)
         better = "higher" if name == "psnr_db" else "lower"
         axes.set_xlabel("equivariance error (lower is better)")
         axes.set_ylabel(f"{label(name, where(own, 'metric', name)['n'])} ({better} is better)")
@@ -194,10 +194,6 @@ def _point(axes: Axes, row: Row, results: pd.DataFrame, metric: str) -> int:
         *([value] for value in middle), xerr=bars[0], yerr=bars[1], capsize=2, markersize=7, **look
     )
     return len(pairs)
-
-
-def _titled(title: str, seeds: list[int]) -> str:
-    return f"{title} ({sample_size(seeds)})"
 
 
 def caption(grid: dict[str, Any], speed: Table) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from study import paths
-from study.report.names import CONTROL, FRECHET, NOT_RUN, first_present, label
+from study.report.names import CONTROL, FRECHET, NOT_RUN, PRETRAINED, first_present, label
 from study.report.protocol import Cells
 from study.report.results import where
 from study.report.table import Row, Table, table_rows, with_control
@@ -84,7 +84,7 @@ class Costs:
         steps = own["parameters"]["train_generator"]["steps"] if own else None
         whole = _amount(own, "train_generator", unit)
         # An arm that trains nothing costs nothing; published weights were trained by others.
-        fine = 0.0 if choices["arm"] == "pretrained" else _amount(tuned, _FINE, unit)
+        fine = 0.0 if choices["arm"] == PRETRAINED else _amount(tuned, _FINE, unit)
         pre = 0.0 if made is None else _amount(made, "pretrain_autoencoder", unit)
         return Spent(None if whole is None or not steps else whole / steps, fine, pre)
 

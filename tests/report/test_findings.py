@@ -59,8 +59,9 @@ def test_nothing_is_said_of_measures_that_were_not_taken(study: dict[str, Any]):
     assert lines(study)[0].endswith("self-supervised 1k: SiT +5.0 % (n = 1, no interval).")
 
 
+@pytest.mark.parametrize("with_plain", [True, False])
 def test_against_the_pretrained_autoencoder_only_common_seeds_count(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, with_plain: bool
 ):
     monkeypatch.setattr(paths, "ROOT", tmp_path)
     study = grid([0, 1])
@@ -72,6 +73,8 @@ def test_against_the_pretrained_autoencoder_only_common_seeds_count(
     write_tree(study)
     for instance, value in {"pretrained-0": 5.0, "eq-0": 6.0, "eq-1": 100.0}.items():
         change(study, f"*-{instance}-sit-*.json", "fd_in_domain", value)
+    for file in [] if with_plain else list(tmp_path.rglob("*-plain-?-sit-*.json")):
+        file.unlink()
     results = collect(study, paths.report(study["profile"]) / "metrics")
     (line,) = (line for line in findings(study, results, 0, 0) if "`pretrained`" in line)
     assert line == (
