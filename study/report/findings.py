@@ -18,6 +18,7 @@ from study.report.names import (
     SECOND,
     TO_RECONSTRUCTIONS,
     TREATMENT,
+    UNTRANSFORMED,
     compared,
     controls,
     first_present,
@@ -54,6 +55,7 @@ def findings(grid: dict[str, Any], results: pd.DataFrame, missing: int, planned:
     found = [
         *_generators(generators, generated),
         *_other_measures(generators, generated),
+        *_untransformed(generators, generated),
         *_over_pretrained(generators, generated),
         *_autoencoders(table_rows(grid, "evaluate_autoencoder"), measured),
         *_learning(generators, generated),
@@ -137,6 +139,20 @@ def _other_measures(rows: list[Row], results: pd.DataFrame) -> list[str]:
 
     found = _by_measure(rows, results, _measures(results)[1:], told)
     return [f"The same gains by other measures. {found}."] if found else []
+
+
+def _untransformed(rows: list[Row], results: pd.DataFrame) -> list[str]:
+    """What fine-tuning otherwise than the control gains where nothing is transformed."""
+    metric, ran = first_present(results, FRECHET), _ran(rows, results)
+    parts = []
+    for row in ran:
+        gain = gain_over_control(row, results, metric)
+        if row.arm in UNTRANSFORMED and gain and not controls(row.choices["generator"]):
+            parts.append(f"`{row.arm}`: {row.title(ran)} {gain_text(gain)}")
+    if not parts:
+        return []
+    name = label(metric, where(results, "metric", metric)["n"])
+    return [f"Without transforms, gain over `{CONTROL}` by {name}: {'; '.join(parts)}."]
 
 
 def _over_pretrained(rows: list[Row], results: pd.DataFrame) -> list[str]:

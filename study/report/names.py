@@ -11,6 +11,8 @@ CONTROL = "plain"
 PRETRAINED = "pretrained"
 RELEASED = ("released", "released_ema")
 """Arms that others trained, on other images than the study's."""
+UNTRANSFORMED = ("plain_low_resolution", "plain_decoder")
+"""Arms between control and treatment: fine-tuned otherwise than the control, not on transforms."""
 NOT_RUN = "not run"
 NOT_IN_GRID = "not in the grid"
 

@@ -83,6 +83,30 @@ def test_against_the_pretrained_autoencoder_only_common_seeds_count(
     )
 
 
+def test_arms_without_transforms_stand_beside_the_control(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    study = grid([0, 1])
+    for name, cell in list(study["evaluate_generator"].items()):
+        # Both arms with one seed of two; what has not run is not told.
+        if "-eq-0-sit" in name:
+            for arm in ("plain_low_resolution", "plain_decoder"):
+                added = name.replace("-eq-", f"-{arm}-")
+                study["evaluate_generator"][added] = cell | {"arm": arm}
+    write_tree(study)
+    change(study, "*-plain-0-sit-*.json", "fd_in_domain", 10.0)
+    change(study, "*-plain_decoder-0-sit-*.json", "fd_in_domain", 11.0)
+    for file in tmp_path.rglob("*-plain_low_resolution-0-sit-*.json"):
+        file.unlink()
+    results = collect(study, paths.report(study["profile"]) / "metrics")
+    (line,) = (line for line in findings(study, results, 0, 0) if "Without transforms" in line)
+    assert line == (
+        "Without transforms, gain over `plain` by FD in-domain 1k: "
+        "`plain_decoder`: SiT −10.0 % (n = 1, no interval)."
+    )
+
+
 def change(study: dict[str, Any], pattern: str, metric: str, value: float) -> None:
     """Set the measurement of the last checkpoint."""
     folder = paths.report(study["profile"]) / "metrics" / "evaluate_generator"
