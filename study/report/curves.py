@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from study.report.figures import arm_look, draw_panels, drawable, log_ticks, panels, save
+from study.report.figures import arm_look, draw_panels, log_ticks, panels, save
 from study.report.names import FRECHET, count, first_present, label
 from study.report.results import instances, where, write_csv
 from study.report.table import Row, table_rows
@@ -54,8 +54,8 @@ def convergence(grid: dict[str, Any], results: pd.DataFrame, target: Path) -> No
         Line2D([], [], color="grey", label="random latents", **_RANDOM),
         Line2D([], [], label="floor: real images", **_FLOOR),
     ]
-    content = panels(table_rows(grid, "evaluate_generator"))
-    content = drawable(content, lambda row: len(row.of(own, metric)))
+    rows = table_rows(grid, "evaluate_generator")
+    content = panels(rows, lambda row: len(row.of(own, metric)))
     save(draw_panels(content, draw, extra), target)
 
 
@@ -78,10 +78,9 @@ def training(grid: dict[str, Any], root: Path, target: Path) -> None:
         axes.set_ylabel(_LOSSES[_stage(rows[0])][1])
         return [len(_by_seed(_losses_of(row, losses))) for row in rows]
 
-    content = {
-        title: rows for stage in _LOSSES for title, rows in panels(table_rows(grid, stage)).items()
-    }
-    save(draw_panels(drawable(content, lambda row: len(_losses_of(row, losses))), draw), target)
+    rows = [row for stage in _LOSSES for row in table_rows(grid, stage)]
+    content = panels(rows, lambda row: len(_losses_of(row, losses)))
+    save(draw_panels(content, draw), target)
 
 
 def _distances(axes: Axes, arm: str, records: pd.DataFrame) -> None:

@@ -57,21 +57,17 @@ def arm_look(arm: str) -> dict[str, Any]:
     }
 
 
-def panels(rows: list[Row]) -> dict[str, list[Row]]:
-    """Rows by the title of their panel: a generator or an autoencoder, with what else differs."""
-    found: dict[str, list[Row]] = {}
-    for row in rows:
-        found.setdefault(row.title(rows), []).append(row)
-    return found
+def panels(rows: list[Row], has: Callable[[Row], object]) -> dict[str, list[Row]]:
+    """Rows of which there is something to draw by the title of their panel; all if there is none.
 
-
-def drawable(content: dict[str, list[Row]], has: Callable[[Row], object]) -> dict[str, list[Row]]:
-    """Panels and their arms of which there is something to draw; all where there is nothing.
-
-    What is left out stands in the tables as not run.
+    A title is a generator or an autoencoder, with what else differs among those drawn; what is
+    left out stands in the tables as not run.
     """
-    some = {title: [row for row in rows if has(row)] for title, rows in content.items()}
-    return {title: rows for title, rows in some.items() if rows} or content
+    some = [row for row in rows if has(row)] or rows
+    found: dict[str, list[Row]] = {}
+    for row in some:
+        found.setdefault(row.title(some), []).append(row)
+    return found
 
 
 def draw_panels(

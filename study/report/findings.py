@@ -10,6 +10,7 @@ import pandas as pd
 
 from study.report.names import (
     CONTROL,
+    FOREMOST,
     FRECHET,
     NOT_RUN,
     OF_RECONSTRUCTIONS,
@@ -131,11 +132,11 @@ def _treated(rows: list[Row]) -> list[Row]:
 
 
 def _other_measures(rows: list[Row], results: pd.DataFrame) -> list[str]:
-    """How much of a gain other features see, and how much of it decoding may be."""
+    """How much of a gain other features see, and how much of it decoding may be; same seeds."""
 
     def told(row: Row, metric: str) -> str:
         gain = gain_over_control(row, results, metric)
-        return gain_text(gain) if gain else ""
+        return gain_text(gain, seeds=False) if gain else ""
 
     found = _by_measure(rows, results, _measures(results)[1:], told)
     return [f"The same gains by other measures. {found}."] if found else []
@@ -175,11 +176,12 @@ def _measures(results: pd.DataFrame) -> list[str]:
 def _by_measure(
     rows: list[Row], results: pd.DataFrame, metrics: list[str], tell: Callable[[Row, str], str]
 ) -> str:
-    """A part per measure, of the generators of which there is something to tell."""
+    """A part per measure, of the foremost generators of which there is something to tell."""
     decoding, found = first_present(results, OF_RECONSTRUCTIONS), []
     ran = _ran(rows, results)
+    foremost = [row for row in _treated(rows) if row in ran][:FOREMOST]
     for metric in metrics:
-        texts = {row.title(ran): tell(row, metric) for row in _treated(rows) if row in ran}
+        texts = {row.title(ran): tell(row, metric) for row in foremost}
         if told := " · ".join(f"{title} {text}" for title, text in texts.items() if text):
             name = label(metric, where(results, "metric", metric)["n"])
             least = ", the least that they can reach" * (metric == decoding)

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 
-from study.report.figures import arm_look, draw_panels, drawable, panels, save
+from study.report.figures import arm_look, draw_panels, panels, save
 from study.report.names import CONTROL, NOT_RUN, PRETRAINED
 from study.report.results import instances, where, write_csv
 from study.report.table import Row, Table, minutes_text, table_rows
@@ -72,8 +72,8 @@ def fine_tuning_figure(grid: dict[str, Any], root: Path, target: Path) -> None:
     """
     curves = _curves(grid, root)
     write_csv(curves, target.with_suffix(".csv"))
-    own = panels([row for row in table_rows(grid, STAGE) if row.arm != PRETRAINED])
-    own = drawable(own, lambda row: len(row.all_of(curves)))
+    rows = [row for row in table_rows(grid, STAGE) if row.arm != PRETRAINED]
+    own = panels(rows, lambda row: len(row.all_of(curves)))
     drawn = {f"{title}: {FOLLOWED[m]}": (rows, m) for title, rows in own.items() for m in FOLLOWED}
     content = {title: rows for title, (rows, _) in drawn.items()}
     draw = {title: partial(_draw, curves, metric) for title, (_, metric) in drawn.items()}

@@ -1,5 +1,6 @@
 """Figure of a report's first screen: convergence and speed-up, or what equivariance costs."""
 
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from study.report.figures import (
     STYLE,
     arm_look,
-    drawable,
     legend,
     log_ticks,
     panels,
@@ -22,6 +22,7 @@ from study.report.figures import (
 )
 from study.report.names import (
     CONTROL,
+    FOREMOST,
     FRECHET,
     NOT_RUN,
     TREATMENT,
@@ -39,8 +40,8 @@ QUALITY = ("rfid", "rfd_inception", "rfd_in_domain", "psnr_db")
 """Of reconstructions; the first that was measured is drawn against the error."""
 FRACTION = 0.5
 """Of the control's run, whose distance the speed-up shown is about."""
-_WIDTH, _PANEL = 6.2, 2.1
-"""Of the figure and height of its panels in inches: half a page takes it without shrinking it."""
+_WIDTH, _PANELS = 6.2, {1: 2.1, 2: 3.0}
+"""Of the figure, and height of one and two lines of panels, in inches: half a page takes it."""
 _GENERATED = ["arm", "seed", "generator", "autoencoder", "metric", "images_seen", "value", "n"]
 _RECONSTRUCTED = ["arm", "seed", "data", "autoencoder", "metric", "value", "n"]
 
@@ -56,34 +57,38 @@ def headline_figure(
         speed: the table of speed-ups.
         target: path of the figure.
     """
-    rows = table_rows(grid, "evaluate_generator")
-    # Of other schedules and lengths there is a table.
-    rows = [row for row in rows if not controls(row.choices["generator"])] or rows
     with rc_context(STYLE):
-        if rows:
-            figure, data = _convergence(rows, results, speed)
+        if content := _panels(grid, results):
+            figure, data = _convergence(content, results, speed)
         else:
             figure, data = _trade_off(table_rows(grid, "evaluate_autoencoder"), results)
         write_csv(data, target.with_suffix(".csv"))
         save(figure, target)
 
 
+def _panels(grid: dict[str, Any], results: pd.DataFrame) -> dict[str, list[Row]]:
+    """What there is to draw of generators; of other schedules and lengths there is a table."""
+    rows = table_rows(grid, "evaluate_generator")
+    rows = [row for row in rows if not controls(row.choices["generator"])] or rows
+    own = where(results, "stage", "evaluate_generator")
+    return panels(rows, lambda row: len(row.of(own, first_present(results, FRECHET))))
+
+
 def _convergence(
-    rows: list[Row], results: pd.DataFrame, speed: Table
+    content: dict[str, list[Row]], results: pd.DataFrame, speed: Table
 ) -> tuple[Figure, pd.DataFrame]:
     metric = first_present(results, FRECHET)
     own = where(where(results, "stage", "evaluate_generator"), "metric", metric)
     own = own.dropna(subset=["images_seen"])
-    content = drawable(panels(rows), lambda row: len(row.of(own, metric)))
-    groups = {row.group: row.title(rows) for row in rows}
+    content = dict(islice(content.items(), FOREMOST))
     reached = [
-        (row, name)
+        (row, title)
         for row in _reached(speed)
-        for group, name in groups.items()
-        if dict(group).items() <= row.items()
+        for title, some in content.items()
+        if dict(some[0].group).items() <= row.items()
     ]
     lines = -(-len(content) // 2)
-    heights = [_PANEL * lines] + [0.7 + 0.25 * len(reached)] * bool(reached)
+    heights = [_PANELS[lines]] + [0.6 + 0.2 * len(reached)] * bool(reached)
     figure = Figure(figsize=(_WIDTH, sum(heights) + 0.4), layout="constrained")
     # Apart, so that long names below do not indent the panels above.
     parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
@@ -95,7 +100,9 @@ def _convergence(
         )
         seeds = [_curve(axes, row, row.of(own, metric)) for row in some]
         axes.set_title(f"{title} ({sample_size(seeds)})", fontsize=9)
-        axes.set(xlabel="training images", ylabel=label(metric, own["n"]))
+        axes.set_ylabel(label(metric, own["n"]))
+        if place // 2 == lines - 1:
+            axes.set_xlabel("training images")
         axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: count(round(value))))
         if axes.lines:
@@ -162,7 +169,7 @@ def _trade_off(rows: list[Row], results: pd.DataFrame) -> tuple[Figure, pd.DataF
     present = set(own["metric"])
     drawn = [name for name in QUALITY if name in present] or ["psnr_db"]
     drawn = list(dict.fromkeys([drawn[0], "psnr_db"]))
-    of_arms = drawable(panels(rows), lambda row: len(row.of(own, ERROR)))
+    of_arms = panels(rows, lambda row: len(row.of(own, ERROR)))
     content = [(title, some, name) for title, some in of_arms.items() for name in drawn]
     lines = max(1, -(-len(content) // 2))
     figure = Figure(figsize=(_WIDTH, 2.7 * lines + 0.5), layout="constrained")
@@ -196,16 +203,18 @@ def _point(axes: Axes, row: Row, results: pd.DataFrame, metric: str) -> int:
     return len(pairs)
 
 
-def caption(grid: dict[str, Any], speed: Table) -> str:
+def caption(grid: dict[str, Any], results: pd.DataFrame, speed: Table) -> str:
     """What the figure shows."""
-    if not table_rows(grid, "evaluate_generator"):
+    content = _panels(grid, results)
+    if not content:
         return (
             "What equivariance costs: error under turns and scales against quality of "
             "reconstruction, mean over n seeds with Student-t 95 % intervals (one seed has none)."
         )
+    some = f" for {FOREMOST} of {len(content)} generators" if len(content) > FOREMOST else ""
     shown = (
-        "Distance against training images, mean over n seeds with Student-t 95 % band (one seed "
-        "has none)"
+        f"Distance against training images{some}, mean over n seeds with Student-t 95 % band (one "
+        "seed has none)"
     )
     if _reached(speed):
         return f"{shown}, and how many times sooner {TREATMENT} reaches a distance of {CONTROL}."

@@ -11,6 +11,8 @@ CONTROL = "plain"
 PRETRAINED = "pretrained"
 RELEASED = ("released", "released_ema")
 """Arms that others trained, on other images than the study's."""
+FOREMOST = 4
+"""Generators that a report's first screen shows, in the grid's order; its tables have all."""
 UNTRANSFORMED = ("plain_low_resolution", "plain_decoder")
 """Arms between control and treatment: fine-tuned otherwise than the control, not on transforms."""
 NOT_RUN = "not run"

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from study.report.figures import DPI, drawable, panels, save_png
+from study.report.figures import DPI, panels, save_png
 from study.report.names import NOT_IN_GRID, NOT_RUN
 from study.report.results import instances
 from study.report.table import Row, table_rows
@@ -45,7 +45,7 @@ def pictures(grid: dict[str, Any], stage: str, root: Path, target: Path) -> None
     def file(row: Row) -> Path:
         return root / stage / f"{instance_of(grid, stage, row)}.png"
 
-    content = drawable(panels(table_rows(grid, stage)), lambda row: _ran(file(row)))
+    content = panels(table_rows(grid, stage), lambda row: _ran(file(row)))
     count = sum(len(rows) for rows in content.values())
     lines: list[list[Shown]] = []
     for title, rows in content.items():

@@ -112,7 +112,7 @@ def _report(
         "findings": findings(grid, results, len(missing), len(planned)),
         "not_run": missing,
         "counts": [headline(judged)],
-        "headline_caption": caption(grid, tables["speed_up"]),
+        "headline_caption": caption(grid, results, tables["speed_up"]),
         "notes": _notes(grid["profile"]),
         "claims": claim_sections(judged, grid, cells, tables["claims"], tables["endpoints"]),
         "unjudged": not_run_claims(judged),

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from study.report.figures import DPI, drawable, panels, save_png
+from study.report.figures import DPI, panels, save_png
 from study.report.names import NOT_IN_GRID, NOT_RUN
 from study.report.pictures import instance_of
 from study.report.table import Row, table_rows
@@ -52,7 +52,7 @@ def strips(grid: dict[str, Any], root: Path, folder: Path) -> None:
     def ran(row: Row) -> bool:
         return (root / STAGE / f"{instance_of(grid, STAGE, row)}.png").is_file()
 
-    content = drawable(panels(table_rows(grid, STAGE)), ran)
+    content = panels(table_rows(grid, STAGE), ran)
     for figure, strip in STRIPS.items():
         blocks = {title: _block(grid, root, strip, rows) for title, rows in content.items()}
         save_png(_compose(blocks, strip), folder / f"{figure}.png")

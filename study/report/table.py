@@ -157,12 +157,13 @@ def mean_text(mean: float, high: float | None) -> str:
     return text if high is None else f"{text} ± {high - mean:.2g}"
 
 
-def gain_text(gain: Estimate) -> str:
-    """A gain in percent with its interval, or why there is none."""
+def gain_text(gain: Estimate, *, seeds: bool = True) -> str:
+    """A gain in percent with its interval, and how many seeds it is of, or why there is none."""
     value = f"{signed(100 * gain.value, 1)} %"
     if gain.low is None or gain.high is None:
-        return f"{value} (n = 1, no interval)"
-    return f"{value} [{signed(100 * gain.low, 1)}, {signed(100 * gain.high, 1)}], n = {gain.n}"
+        return f"{value} (n = 1, no interval)" if seeds else value
+    text = f"{value} [{signed(100 * gain.low, 1)}, {signed(100 * gain.high, 1)}]"
+    return f"{text}, n = {gain.n}" if seeds else text
 
 
 def signed(value: float, digits: int) -> str:

@@ -11,11 +11,11 @@ from PIL import Image
 from synthetic import grid, write_tree
 
 from study import paths
-from study.report.figures import WIDTH, arm_look, draw_panels, drawable, save
+from study.report.figures import WIDTH, arm_look, draw_panels, panels, save
 from study.report.names import ARMS
 from study.report.pictures import pictures
 from study.report.strips import strips
-from study.report.table import table_rows
+from study.report.table import Row, table_rows
 
 
 @pytest.fixture
@@ -55,12 +55,21 @@ def test_panels_leave_no_empty_column(number: int, columns: int):
 
 def test_only_what_ran_is_drawn_and_all_where_nothing_did():
     rows = table_rows(grid([0]), "evaluate_autoencoder")
-    content = {"one": rows, "other": rows}
-    assert drawable(content, lambda row: row.arm == "eq") == {
-        title: [row for row in rows if row.arm == "eq"] for title in content
-    }
-    assert drawable(content | {"none": []}, lambda row: True) == content
-    assert drawable(content, lambda row: False) == content
+    every = panels(rows, lambda row: True)
+    assert [row for own in every.values() for row in own] == rows
+    assert panels(rows, lambda row: False) == every
+    title = next(iter(every))
+    drawn = panels(rows, lambda row: row.arm == "eq" and row in every[title])
+    assert drawn == {title: [row for row in every[title] if row.arm == "eq"]}
+
+
+def test_a_title_tells_apart_what_is_drawn_not_what_is_planned():
+    rows = table_rows(grid([0]), "evaluate_generator")
+    others = [Row(row.choices | {"autoencoder": "other"}, row.seeds) for row in rows]
+    sit = [row for row in [*rows, *others] if row.choices["generator"] == "sit"]
+    own = sit[0].choices["autoencoder"]
+    assert [*panels(sit, lambda row: row in rows)] == ["SiT"]
+    assert {*panels(sit, lambda row: True)} == {f"SiT, {own}", "SiT, other"}
 
 
 def test_a_drawing_is_saved_with_few_colours(tmp_path: Path):

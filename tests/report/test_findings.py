@@ -46,17 +46,17 @@ def test_a_gain_stands_beside_what_other_features_and_the_decoder_say(study: dic
     (line,) = lines(study)
     assert line == (
         "The same gains by other measures. "
-        "FD in-domain self-supervised 1k: SiT +5.0 % (n = 1, no interval); "
-        "FD in-domain to reconstructions 1k: SiT +20.0 % (n = 1, no interval); "
+        "FD in-domain self-supervised 1k: SiT +5.0 %; "
+        "FD in-domain to reconstructions 1k: SiT +20.0 %; "
         "rFD in-domain of training images 1k, the least that they can reach: "
-        "SiT +25.0 % (n = 1, no interval)."
+        "SiT +25.0 %."
     )
 
 
 def test_nothing_is_said_of_measures_that_were_not_taken(study: dict[str, Any]):
     assert lines(study) == []
     add(study, "fd_in_domain_self_supervised")
-    assert lines(study)[0].endswith("self-supervised 1k: SiT +5.0 % (n = 1, no interval).")
+    assert lines(study)[0].endswith("self-supervised 1k: SiT +5.0 %.")
 
 
 @pytest.mark.parametrize("with_plain", [True, False])
