@@ -44,7 +44,7 @@ with TemporaryDirectory() as drawn:
     target = Path(drawn) / "headline"
     headline_figure(grid, results, speed, target)
     display(Image(target.with_suffix(".png").read_bytes()))
-display(Markdown(caption(grid, speed)))
+display(Markdown(caption(grid, results, speed)))
 
 # %% [markdown]
 # Every seed, with random latents and the floor (real against real).

@@ -57,8 +57,7 @@ def find(endpoint: Endpoint, grid: dict[str, Any], results: pd.DataFrame) -> lis
     ]
     kind = f"generator {endpoint.generator}" if endpoint.generator else "an autoencoder"
     if not rows:
-        with_scaling = f" with scaling {endpoint.scaling}" if endpoint.scaling == "fixed" else ""
-        return [Found(missing=[f"{kind}{with_scaling}"])]
+        return [Found(missing=[f"{kind}{_with_scaling(endpoint)}"])]
     chosen = _autoencoders(endpoint.autoencoders, grid, results)
     groups: dict[tuple[str, str], list[Row]] = {}
     for name in chosen:
@@ -203,4 +202,8 @@ def _autoencoder(row: Row) -> Row:
 
 
 def _of(endpoint: Endpoint) -> str:
-    return f" of {endpoint.generator}" if endpoint.generator else ""
+    return f" of {endpoint.generator}{_with_scaling(endpoint)}" if endpoint.generator else ""
+
+
+def _with_scaling(endpoint: Endpoint) -> str:
+    return f" with scaling {endpoint.scaling}" if endpoint.scaling == "fixed" else ""

@@ -155,6 +155,18 @@ def test_what_has_not_run_is_named(root: Path) -> None:
     assert missing[18].missing == ["at least 4 arms of dit"]
 
 
+def test_a_scale_that_is_planned_and_has_not_run_is_named(root: Path) -> None:
+    plan = study([0.1, 0.1])
+    cells = plan["evaluate_generator"]
+    for name, cell in list(cells.items()):
+        if cell["generator"] == "dit":
+            fixed = cell | {"scaling": "fixed"}
+            cells[name.replace("standardised", "fixed")] = fixed
+    found = verdict_of(plan, root, 5)
+    assert found.verdict is Verdict.not_run
+    assert found.missing == ["finished cells of eq and plain of dit with scaling fixed"]
+
+
 def test_nothing_run_is_no_verdict(root: Path) -> None:
     found = judge([*CLAIMS.values()], grid([0]), collect(grid([0]), root))
     assert {each.verdict for each in found} == {Verdict.not_run}
