@@ -4,6 +4,7 @@ Stages are run by `dvc repro`. Exit code 2: something the user gave is wrong; on
 """
 
 import argparse
+import os
 import sys
 
 from study import paths
@@ -15,6 +16,7 @@ exit codes:
   0    done
   1    could not go on: no space, diverged; doctor, verify: found a fault; grid: an instance failed
   2    something given is wrong; one line on stderr says which file, field, value and rule
+  141  nobody reads the output any more
   143  stopped together with what had started it
 
 examples:
@@ -22,12 +24,21 @@ examples:
   python -m study COMMAND --help
 """
 
+_NO_READER = 141
+"""As a shell counts it: 128 and the number of SIGPIPE."""
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse and run a subcommand."""
     options = _parser().parse_args(arguments)
-    with one_line_errors():
-        options.run(options)
+    try:
+        with one_line_errors():
+            options.run(options)
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # Who reads, such as head, has seen enough; what is left at exit has no reader either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _NO_READER
     return 0
 
 

@@ -24,21 +24,25 @@ def profile(params: Path, edit: Edit) -> Path:
     return file
 
 
+def environment() -> dict[str, str]:
+    """In which a command works on the temporary root."""
+    return os.environ | {
+        "STUDY_ROOT": str(paths.ROOT),
+        "PYTHONPATH": str(Path(__file__).parents[1]),
+    }
+
+
 @pytest.fixture
 def study(profile: Path) -> Study:
     """Run a command of the study on the temporary root."""
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        environment = os.environ | {
-            "STUDY_ROOT": str(paths.ROOT),
-            "PYTHONPATH": str(Path(__file__).parents[1]),
-        }
         return subprocess.run(
             [sys.executable, "-m", "study", *arguments],
             capture_output=True,
             text=True,
             cwd=paths.ROOT,
-            env=environment,
+            env=environment(),
             timeout=60,
             check=False,
         )
@@ -55,6 +59,25 @@ def refused(result: subprocess.CompletedProcess[str], *parts: str) -> None:
     for part in parts:
         assert part in line
     assert not paths.GRID.exists()
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(profile: Path) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "study", "use", "smoke"]
+    done = subprocess.run(
+        command,
+        stdout=write,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=paths.ROOT,
+        env=environment(),
+        timeout=60,
+        check=False,
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, "")
+    assert paths.GRID.exists()
 
 
 def test_selecting_and_checking_a_good_profile(study: Study) -> None:
