@@ -9,6 +9,7 @@ import pandas as pd
 
 from study.config.claims import Better, Effect, Endpoint, Hypothesis
 from study.report.names import (
+    BOUNDS,
     NOT_RUN,
     SECOND,
     autoencoder,
@@ -199,7 +200,7 @@ def _beside(outcome: Outcome) -> str:
 def _text(endpoint: Endpoint, value: float, bound: str = "") -> str:
     if bound == "unknown":
         return "not bounded"
-    sign = {"at least": "≥ ", "at most": "≤ "}.get(bound, "")
+    sign = BOUNDS.get(bound, "")
     unit = {Effect.relative: " %", Effect.speed_up: "×"}.get(endpoint.effect, "")
     return sign + _number(endpoint, value) + unit
 

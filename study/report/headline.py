@@ -11,16 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from study.report.figures import (
-    STYLE,
-    arm_look,
-    legend,
-    log_ticks,
-    panels,
-    sample_size,
-    save,
-)
+from study.report.figures import STYLE, arm_look, legend, log_ticks, panels, sample_size, save
 from study.report.names import (
+    BOUNDS,
     CONTROL,
     FOREMOST,
     FRECHET,
@@ -71,7 +64,8 @@ def _panels(grid: dict[str, Any], results: pd.DataFrame) -> dict[str, list[Row]]
     rows = table_rows(grid, "evaluate_generator")
     rows = [row for row in rows if not controls(row.choices["generator"])] or rows
     own = where(results, "stage", "evaluate_generator")
-    return panels(rows, lambda row: len(row.of(own, first_present(results, FRECHET))))
+    own = where(own, "metric", first_present(results, FRECHET))
+    return panels(rows, lambda row: len(row.all_of(own)))
 
 
 def _convergence(
@@ -153,7 +147,7 @@ def _speed(axes: Axes, shown: list[tuple[dict[str, Any], str]]) -> None:
         if low is not None and high is not None:
             axes.plot([low, high], [place, place], color=look["color"], linewidth=2)
         axes.plot([row["steps"]], [place], markersize=7, **look)
-        sign = {"at least": "≥ ", "at most": "≤ "}.get(row["steps_bound"], "")
+        sign = BOUNDS.get(row["steps_bound"], "")
         interval = "" if low is None or high is None else f" [{low:.3g}, {high:.3g}]"
         text = f"{sign}{row['steps']:.3g}×{interval}"
         beside = axes.get_yaxis_transform()

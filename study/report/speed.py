@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from study import paths
-from study.report.names import CONTROL, FRECHET, NOT_RUN, PRETRAINED, first_present, label
+from study.report.names import BOUNDS, CONTROL, FRECHET, NOT_RUN, PRETRAINED, first_present, label
 from study.report.protocol import Cells
 from study.report.results import where
 from study.report.table import Row, Table, table_rows, with_control
@@ -185,7 +185,7 @@ def speed_up_text(found: SpeedUp) -> str:
     """A factor with its interval, or what bounds it."""
     if found.value is None:
         return "not bounded"
-    sign = {"at least": "≥ ", "at most": "≤ "}.get(found.bound, "")
+    sign = BOUNDS.get(found.bound, "")
     text = f"{sign}{found.value:.3g}×"
     if found.low is None or found.high is None:
         return text

@@ -24,10 +24,9 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return study
 
 
-def lines(study: dict[str, Any]) -> list[str]:
+def lines(study: dict[str, Any], part: str = "The same gains by other measures") -> list[str]:
     results = collect(study, paths.report(study["profile"]) / "metrics")
-    found = findings(study, results, 0, 0)
-    return [line for line in found if line.startswith("The same gains by other measures")]
+    return [line for line in findings(study, results, 0, 0) if part in line]
 
 
 def add(study: dict[str, Any], *metrics: str) -> None:
@@ -75,12 +74,10 @@ def test_against_the_pretrained_autoencoder_only_common_seeds_count(
         change(study, f"*-{instance}-sit-*.json", "fd_in_domain", value)
     for file in [] if with_plain else list(tmp_path.rglob("*-plain-?-sit-*.json")):
         file.unlink()
-    results = collect(study, paths.report(study["profile"]) / "metrics")
-    (line,) = (line for line in findings(study, results, 0, 0) if "`pretrained`" in line)
-    assert line == (
+    assert lines(study, "`pretrained`") == [
         "`eq` against `pretrained` (includes domain adaptation): "
         "FD in-domain 1k: SiT 6 against 5, gain −20.0 % (n = 1, no interval)."
-    )
+    ]
 
 
 def test_arms_without_transforms_stand_beside_the_control(
@@ -99,12 +96,10 @@ def test_arms_without_transforms_stand_beside_the_control(
     change(study, "*-plain_decoder-0-sit-*.json", "fd_in_domain", 11.0)
     for file in tmp_path.rglob("*-plain_low_resolution-0-sit-*.json"):
         file.unlink()
-    results = collect(study, paths.report(study["profile"]) / "metrics")
-    (line,) = (line for line in findings(study, results, 0, 0) if "Without transforms" in line)
-    assert line == (
+    assert lines(study, "Without transforms") == [
         "Without transforms, gain over `plain` by FD in-domain 1k: "
         "`plain_decoder`: SiT −10.0 % (n = 1, no interval)."
-    )
+    ]
 
 
 def change(study: dict[str, Any], pattern: str, metric: str, value: float) -> None:
