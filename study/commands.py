@@ -128,6 +128,12 @@ def add_grid(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         help="instances that match, as STAGE@INSTANCE, and what they need: one sitting of several; "
         "what an earlier pattern wants goes first; there is no last dvc repro then",
     )
+    grid.add_argument(
+        "--replace",
+        action="store_true",
+        help="let what --only leaves out go out of date where an input of it comes out otherwise "
+        "here than dvc.lock has it (default: that instance fails, and keeps its entry)",
+    )
     grid.add_argument("--retries", type=int, default=2, help="of a failed instance (default: 2)")
     grid.add_argument(
         "--limit",
@@ -210,7 +216,9 @@ def _grid(options: argparse.Namespace) -> None:
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     began = time.monotonic()
     with Board() as board:
-        schedule = plan(executor, options.retries, board.report, options.only)
+        schedule = plan(
+            executor, options.retries, board.report, options.only, replace=options.replace
+        )
         schedule.tick = board.tick
         board.tick(schedule.jobs.values())
         print(f"{len(schedule.jobs)} instances: {board.count()}", flush=True)

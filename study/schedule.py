@@ -17,6 +17,7 @@ from typing import Any
 from study import paths
 from study.config import ConfigError, StudyError
 from study.executors import Executor
+from study.lockfile import Recorded
 
 _POLL_S = 0.2
 _LOCK_ATTEMPTS = 20
@@ -91,6 +92,8 @@ class Schedule:
     """Called whenever an instance begins or ends."""
     tick: Callable[[Iterable[Job]], None] = lambda jobs: None
     """Called several times a second."""
+    refusal: Callable[[str], str] = lambda name: ""
+    """Called with an instance that ended well: why it counts as failed; empty where it does not."""
     free: list[int] = field(default_factory=list)
 
     def run(self) -> bool:
@@ -149,7 +152,9 @@ class Schedule:
         self.free.append(job.slot)
         job.seconds = time.monotonic() - job.began
         if code == 0:
-            job.state, job.reason = State.done, ""
+            job.state, job.reason = State.done, self.refusal(job.name)
+            if job.reason:
+                self._fail(job)
             self.report(job)
             return
         printed = job.printed()
@@ -166,11 +171,14 @@ class Schedule:
             _until(lambda: not is_running(job.name))
             job.state = State.waiting
         else:
-            job.state = State.failed
-            for other in self.jobs.values():
-                if other.state is State.waiting and job.name in self._upstream(other.name):
-                    other.state, other.reason = State.not_run, f"needs {job.name}"
+            self._fail(job)
         self.report(job)
+
+    def _fail(self, job: Job) -> None:
+        job.state = State.failed
+        for other in self.jobs.values():
+            if other.state is State.waiting and job.name in self._upstream(other.name):
+                other.state, other.reason = State.not_run, f"needs {job.name}"
 
     def _upstream(self, name: str) -> set[str]:
         found, left = set(), [name]
@@ -182,7 +190,11 @@ class Schedule:
 
 
 def plan(
-    executor: Executor, retries: int, report: Report, only: Sequence[str] = ("*",)
+    executor: Executor,
+    retries: int,
+    report: Report,
+    only: Sequence[str] = ("*",),
+    replace: bool = False,
 ) -> Schedule:
     """What is to be run of the selected profile, by DVC's own graph and status.
 
@@ -192,6 +204,8 @@ def plan(
         report: called whenever an instance begins or ends.
         only: patterns of the shell; what matches none of them and is needed by none that does is
             left out. What an earlier pattern wants goes before what only a later one does.
+        replace: let an instance come out otherwise than finished ones that are left out were made
+            from, which are then out of date; else it fails.
 
     Raises:
         ConfigError: a pattern that no instance matches.
@@ -216,7 +230,10 @@ def plan(
         )
         for name in needs
     }
-    return Schedule(jobs, executor, retries, report)
+    schedule = Schedule(jobs, executor, retries, report)
+    if not replace:
+        schedule.refusal = Recorded(every.keys() - needs).refusal
+    return schedule
 
 
 def _turns(patterns: Sequence[str], needs: dict[str, set[str]]) -> dict[str, int]:

@@ -1,6 +1,7 @@
 """The scheduler on a small pipeline of DVC, and with an executor that runs nothing."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,17 @@ import pytest
 from study import executors, paths
 from study.config import ConfigError
 from study.executors import ClusterJobs, Executor, LocalProcesses
-from study.schedule import Job, Schedule, State, finish, last_error, plan, with_dependants
+from study.lockfile import Recorded
+from study.schedule import (
+    Job,
+    Schedule,
+    State,
+    changed,
+    finish,
+    last_error,
+    plan,
+    with_dependants,
+)
 
 SCRIPT = """\
 import sys, time
@@ -34,7 +45,8 @@ if name == "bad":
     sys.exit(2)
 while name == "killed" and not again:
     time.sleep(0.05)
-Path(f"{name}.txt").write_text(name)
+machine = Path("machine")
+Path(f"{name}.txt").write_text(name + (machine.read_text() if machine.exists() else ""))
 """
 NEEDS = {
     "first": [],
@@ -159,6 +171,79 @@ def test_of_some_instances_others_may_be_running(pipeline: Path) -> None:
     finally:
         os.killpg(other.pid, signal.SIGKILL)
         other.wait()
+
+
+@pytest.fixture
+def elsewhere(pipeline: Path) -> Path:
+    """All of three stages finished; then their outputs are gone, and the machine is another."""
+    for name in ("begun-killed", "begun-flaky"):
+        (pipeline / name).touch()
+    declare(pipeline, "first", "flaky", "killed")
+    assert plan(LocalProcesses(2, []), 0, lambda job: None).run() is True
+    shutil.rmtree(pipeline / ".dvc" / "cache")
+    (pipeline / "first.txt").unlink()
+    (pipeline / "machine").write_text(" on another machine")
+    return pipeline
+
+
+def test_what_others_were_made_from_and_comes_out_otherwise_fails_and_keeps_its_entry(
+    elsewhere: Path,
+) -> None:
+    recorded = (elsewhere / "dvc.lock").read_text()
+    for _ in range(2):
+        schedule = plan(LocalProcesses(1, []), 1, lambda job: None, ["killed"])
+        assert schedule.run() is False
+        assert states(schedule) == {"first": State.failed, "killed": State.not_run}
+        assert schedule.jobs["first"].attempts == 0
+        assert schedule.jobs["first"].reason.startswith(
+            "first.txt: other content than in dvc.lock, from the same inputs; 1 finished "
+            "instances, such as flaky, were made from the former: "
+        )
+        assert (elsewhere / "dvc.lock").read_text() == recorded
+
+
+def test_it_may_be_replaced(elsewhere: Path) -> None:
+    schedule = plan(LocalProcesses(1, []), 0, lambda job: None, ["killed"], replace=True)
+    assert schedule.run() is True
+    assert changed() == {"flaky"}
+
+
+def test_nothing_is_lost_where_what_read_it_runs_again_too(elsewhere: Path) -> None:
+    assert plan(LocalProcesses(1, []), 0, lambda job: None, ["killed", "flaky"]).run() is True
+    assert changed() == set()
+
+
+def test_from_other_inputs_other_content_is_meant(elsewhere: Path) -> None:
+    with (elsewhere / "named.py").open("a") as file:
+        file.write("# edited\n")
+    assert plan(LocalProcesses(1, []), 0, lambda job: None, ["killed"]).run() is True
+
+
+def test_an_entry_is_put_back_among_those_that_others_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    (tmp_path / ".dvc" / "tmp").mkdir(parents=True)
+    (tmp_path / ".dvc" / "tmp" / "lock").touch()
+
+    def lock(**made: str) -> str:
+        lines = ["schema: '2.0'", "stages:"]
+        for name, digest in made.items():
+            lines += [f"  {name}:", "    cmd: same"]
+            if name.startswith("read"):
+                lines += ["    deps:", "    - path: a.txt", f"      md5: {digest}"]
+            lines += ["    outs:", f"    - path: {name}.txt", f"      md5: {digest}"]
+        return "\n".join(lines) + "\n"
+
+    file = tmp_path / "dvc.lock"
+    file.write_text(lock(a="1", b="1", reads="1"))
+    recorded = Recorded({"reads", "never_ran"})
+    # What is read from it is the same; its metrics, say, are not.
+    file.write_text(lock(a="1", b="2", reads="1", c="1"))
+    assert recorded.refusal("a") == recorded.refusal("b") == recorded.refusal("c") == ""
+    file.write_text(lock(a="2", b="2", reads="1", c="1"))
+    assert "such as reads" in recorded.refusal("a")
+    assert file.read_text() == lock(a="1", b="2", reads="1", c="1")
 
 
 def test_a_cluster_that_is_not_there_is_one_line(tmp_path: Path) -> None:
