@@ -125,6 +125,7 @@ def claim_sections(
                 "covers": each.claim.covers,
                 "paper": each.claim.paper,
                 "source": each.claim.source,
+                "ran": any(o.endpoint.primary for o, _ in ran),
                 "seeds": row["Seeds"],
                 "cost": row["Cost [min]"],
                 "scope": row["Scope"],

@@ -31,15 +31,23 @@ from study.report.tables import checkpoint, gain_over_control, last_pairs, paire
 from study.statistics import paired_gain, t_interval
 
 _MACHINERY = "This profile shows that the machinery works. It is no evidence about EQ-VAE: "
+_NOT_SHOWN = (
+    "distances in the features of the study's own networks. It does not show what larger "
+    "generators, longer training, other images or the paper's FID would."
+)
 _SCOPES = {
     "smoke": _MACHINERY + "a few training steps on tens of procedural images.",
     "laptop": _MACHINERY + "procedural images, small networks and minutes of training.",
     "images": _MACHINERY + "your images, but few of them, small networks and one seed.",
     "autoencoders": "Evidence about autoencoders at small scale: no generator is trained on them.",
     "lab": "Evidence at small scale: S/2 generators trained for minutes on 20 classes at 128 px, "
-    "distances in the features of the study's own networks. It does not show what larger "
-    "generators, longer training, other images or the paper's FID would.",
+    + _NOT_SHOWN,
+    "lab_64": "Evidence at small scale: S/2 generators trained for minutes on 100 classes at 64 "
+    "px, on latents of an autoencoder that the study trained from scratch, " + _NOT_SHOWN,
     "paper": "The paper's own models and data.",
+    "paper_b": "The paper's B/2 models and data, with its ablations.",
+    "paper_vq": "The paper's discrete autoencoder, generator and data.",
+    "paper_released": "The paper's models and data, on its authors' checkpoints as released.",
 }
 
 

@@ -6,7 +6,8 @@ import pytest
 from synthetic import grid, write_tree
 
 from study import paths
-from study.report.findings import findings
+from study.config import choices
+from study.report.findings import findings, scope
 from study.report.results import collect
 
 MEASURED = {
@@ -110,3 +111,9 @@ def change(study: dict[str, Any], pattern: str, metric: str, value: float) -> No
     own = [record for record in content["records"] if record["metric"] == metric]
     max(own, key=lambda record: record["step"])["value"] = value
     path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("profile", choices("profile"))
+def test_a_profile_of_the_study_says_what_it_is_evidence_for(profile: str):
+    assert "none of the study's own" in scope("of_somebody")
+    assert "none of the study's own" not in scope(profile)

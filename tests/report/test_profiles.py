@@ -104,6 +104,10 @@ def test_what_is_planned_is_listed_as_not_run(
     ran_cells = len(list((folder / "metrics").glob("*/*.json")))
     assert f" {left} of {left + ran_cells} cells not run, listed below." in text_of(folder)
     assert "SiT, time shift 0.5, 2 times the rate" in text_of(folder)
+    # Claim 18 asks for DiT on more arms than have it, and has SiT beside it.
+    section = text_of(folder).partition("### Claim 18: ")[2].partition("\n### ")[0]
+    assert "- No endpoint that decides the verdict has run; " in section
+    assert "Cost: not run" not in text_of(folder)
     assert set(pd.read_csv(folder / "results.csv")["seed"].dropna()) == {
         cell["seed"] for cell in study["finetune_autoencoder"].values()
     }
