@@ -26,7 +26,11 @@ class Recorded:
     """Entries of `dvc.lock` at the time when this is made."""
 
     def __init__(self, others: Collection[str]) -> None:
-        """Args: instances that are not to run; those that have an entry are finished."""
+        """Read them.
+
+        Args:
+            others: instances that are not to run; those that have an entry are finished.
+        """
         file = paths.ROOT / _FILE
         self._text = file.read_text() if file.is_file() else ""
         self._stages = _stages(self._text)
