@@ -93,7 +93,8 @@ class Schedule:
     tick: Callable[[Iterable[Job]], None] = lambda jobs: None
     """Called several times a second."""
     refusal: Callable[[str], str] = lambda name: ""
-    """Called with an instance that ended well: why it counts as failed; empty where it does not."""
+    """Called with an instance that ended well or was stopped: why nothing can go on from it, so
+    that it counts as failed; empty where it can."""
     free: list[int] = field(default_factory=list)
 
     def run(self) -> bool:
@@ -126,7 +127,8 @@ class Schedule:
         for job in running:
             _until(lambda job=job: self.executor.poll(job.handle) is not None)
             _until(lambda job=job: not is_running(job.name))
-            job.state, job.reason = State.failed, "stopped"
+            # It may have written its entry before it was stopped.
+            job.state, job.reason = State.failed, self.refusal(job.name) or "stopped"
 
     def _in(self, state: State) -> list[Job]:
         return [job for job in self.jobs.values() if job.state is state]

@@ -311,9 +311,13 @@ def test_what_runs_is_stopped_with_the_scheduler(
     def interrupt(some: Iterable[Job]) -> None:
         raise kind
 
+    def refusal(name: str) -> str:
+        return "other content" if name == "stage@b" else ""
+
     with pytest.raises(kind):
-        Schedule(jobs, executor, 1, lambda job: None, interrupt).run()
+        Schedule(jobs, executor, 1, lambda job: None, interrupt, refusal).run()
     assert sorted(executor.stopped) == ["stage@a", "stage@b"]
+    assert [jobs[name].reason for name in executor.stopped] == ["stopped", "other content"]
     assert jobs["stage@c"].state is State.waiting
 
 
