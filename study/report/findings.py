@@ -44,8 +44,6 @@ _SCOPES = {
     + _NOT_SHOWN,
     "lab_64": "Evidence at small scale: S/2 generators trained for minutes on 100 classes at 64 "
     "px, on latents of an autoencoder that the study trained from scratch, " + _NOT_SHOWN,
-    "lab_vq": "Evidence at small scale: a MaskGIT of size S trained for minutes on 20 classes at "
-    "128 px, on tokens of an autoencoder that the study trained from scratch, " + _NOT_SHOWN,
     "paper": "The paper's own models and data.",
     "paper_b": "The paper's B/2 models and data, with its ablations.",
     "paper_vq": "The paper's discrete autoencoder, generator and data.",
