@@ -53,15 +53,20 @@ def strips(grid: dict[str, Any], root: Path, folder: Path) -> None:
         return (root / STAGE / f"{instance_of(grid, STAGE, row)}.png").is_file()
 
     content = panels(table_rows(grid, STAGE), ran)
+    # The same images in every block, so that autoencoders can be compared as well.
+    arms = max((len({row.arm for row in rows}) for rows in content.values()), default=1)
     for figure, strip in STRIPS.items():
-        blocks = {title: _block(grid, root, strip, rows) for title, rows in content.items()}
+        blocks = {title: _block(grid, root, strip, rows, arms) for title, rows in content.items()}
         save_png(_compose(blocks, strip), folder / f"{figure}.png")
 
 
 def _block(
-    grid: dict[str, Any], root: Path, strip: Strip, rows: list[Row]
+    grid: dict[str, Any], root: Path, strip: Strip, rows: list[Row], arms: int
 ) -> list[tuple[str, np.ndarray | str]]:
-    """Rows of a block: its name, and its tiles N S S 3 or why there are none."""
+    """Rows of a block: its name, and its tiles N S S 3 or why there are none.
+
+    Of a line, as many tiles as a block of so many arms has room for.
+    """
     suffix = f"-{strip.name}.png" if strip.name else ".png"
     sheets = {
         row.arm: _tiles(root / STAGE / f"{instance_of(grid, STAGE, row)}{suffix}", strip)
@@ -73,10 +78,10 @@ def _block(
             found.append((arm, tiles))
         elif strip.shared:
             if not any(name == strip.shared for name, _ in found):
-                found.insert(0, (strip.shared, _first(tiles[0], len(sheets) + 1, strip)))
-            found.append((arm, _first(tiles[1], len(sheets) + 1, strip)))
+                found.insert(0, (strip.shared, _first(tiles[0], arms + 1, strip)))
+            found.append((arm, _first(tiles[1], arms + 1, strip)))
         else:
-            lines = tiles[: max(1, _TILES // 3 // len(sheets))]
+            lines = tiles[: max(1, _TILES // 3 // arms)]
             found += [(arm if number == 0 else "", line) for number, line in enumerate(lines)]
     return found
 

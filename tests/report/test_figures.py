@@ -1,3 +1,4 @@
+from collections import Counter
 from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from synthetic import grid, write_tree
 from study import paths
 from study.report.figures import WIDTH, arm_look, draw_panels, panels, save
 from study.report.names import ARMS
-from study.report.pictures import pictures
+from study.report.pictures import instance_of, pictures
 from study.report.strips import strips
 from study.report.table import Row, table_rows
 
@@ -138,6 +139,27 @@ def test_strips_have_the_images_once_and_a_row_per_arm(study: dict[str, Any], tm
     # One arm ran: its images and reconstructions once each, pixel by pixel.
     for colour in ((10, 20, 30), (200, 100, 50)):
         assert (pixels == colour).all(axis=1).sum() == 4 * side * side
+
+
+def test_strips_show_the_same_images_of_every_autoencoder(study: dict[str, Any], tmp_path: Path):
+    root = tmp_path / "reports" / "laptop" / "metrics"
+    side, columns = 96, 30
+    sheet = np.zeros((2 * side, columns * side, 3), dtype=np.uint8)
+    sheet[:side] = (10, 20, 30)
+    rows = table_rows(study, "evaluate_autoencoder")
+    # One of the two autoencoders has an arm less.
+    del study["evaluate_autoencoder"][instance_of(study, "evaluate_autoencoder", rows[-1])]
+    arms = Counter(row.choices["autoencoder"] for row in rows[:-1])
+    assert sorted(arms.values()) == [2, 3]
+    for row in rows[:-1]:
+        instance = instance_of(study, "evaluate_autoencoder", row)
+        Image.fromarray(sheet).save(root / "evaluate_autoencoder" / f"{instance}.png")
+    strips(study, root, tmp_path)
+    with Image.open(tmp_path / "reconstructions.png") as picture:
+        pixels = np.asarray(picture.convert("RGB")).reshape(-1, 3)
+    shown = (pixels == (10, 20, 30)).all(axis=1).sum() / side**2
+    # As many as the block of three arms has room for, in both.
+    assert shown == 2 * (44 // 4)
 
 
 def test_pictures_of_generators_stand_four_to_a_line(study: dict[str, Any], tmp_path: Path):
