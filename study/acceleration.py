@@ -14,6 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from study import paths
 from study.config import Precision
+from study.keeper import current_run
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -44,7 +45,9 @@ def compile_parts(parts: Iterable[nn.Module], dynamic: bool | None = False) -> N
     """Compile modules in place, each by itself; equal modules are compiled once for all.
 
     A network of equal blocks is thus compiled in the time of one. Names of weights stay as they
-    are, and copies and states hold nothing compiled. Compiled code is kept below `work/`.
+    are, and copies and states hold nothing compiled. Compiled code is kept below `work/`, where
+    other runs find it. Code for several shapes is each run's own: it is made for the first of them,
+    which a run may have drawn, and another's may add numbers up in another order.
 
     Args:
         parts: modules.
@@ -52,8 +55,11 @@ def compile_parts(parts: Iterable[nn.Module], dynamic: bool | None = False) -> N
             first shape, then once for all others.
     """
     import torch._dynamo
+    import torch.compiler.config
 
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(paths.ROOT / "work" / "compiled"))
+    if dynamic is not False:
+        torch.compiler.config.cache_key_tag = current_run()
     torch._dynamo.config.recompile_limit = VARIANTS  # pyright: ignore[reportAttributeAccessIssue]
     for part in parts:
         part.compile(dynamic=dynamic)
