@@ -4,6 +4,7 @@ It decides how fast a network runs and how its results are rounded, nothing else
 """
 
 import os
+import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -14,7 +15,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from study import paths
 from study.config import Precision
-from study.keeper import current_run
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -27,6 +27,8 @@ ATTENTION = [
 """Fastest first on Hopper: forward and backward of cuDNN take 0.56 of flash's time at width 72."""
 VARIANTS = 128
 """Compiled versions of one piece of code: modules of all kinds share the code that calls them."""
+
+_run = uuid.uuid4().hex
 
 
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:
@@ -41,13 +43,23 @@ def settled(network: Network, device: torch.device | str) -> Network:
     return network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
+def own_code(run: str | None) -> None:
+    """Say whose the code for several shapes is that `compile_parts` makes or finds from now on.
+
+    Args:
+        run: its name, the same when it is resumed; None: of a run that will not be.
+    """
+    global _run
+    _run = run or uuid.uuid4().hex
+
+
 def compile_parts(parts: Iterable[nn.Module], dynamic: bool | None = False) -> None:
     """Compile modules in place, each by itself; equal modules are compiled once for all.
 
     A network of equal blocks is thus compiled in the time of one. Names of weights stay as they
     are, and copies and states hold nothing compiled. Compiled code is kept below `work/`, where
-    other runs find it. Code for several shapes is each run's own: it is made for the first of them,
-    which a run may have drawn, and another's may add numbers up in another order.
+    other runs find it. Code for several shapes is each run's own (`own_code`): it is made for the
+    first of them, which a run may have drawn, and another's may add numbers up in another order.
 
     Args:
         parts: modules.
@@ -59,7 +71,7 @@ def compile_parts(parts: Iterable[nn.Module], dynamic: bool | None = False) -> N
 
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(paths.ROOT / "work" / "compiled"))
     if dynamic is not False:
-        torch.compiler.config.cache_key_tag = current_run()
+        torch.compiler.config.cache_key_tag = _run
     torch._dynamo.config.recompile_limit = VARIANTS  # pyright: ignore[reportAttributeAccessIssue]
     for part in parts:
         part.compile(dynamic=dynamic)

@@ -10,7 +10,6 @@ import shutil
 import signal
 import sys
 import time
-import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,12 +40,6 @@ _REPEATED_S = 1.0
 _stop = False
 _asked = float("-inf")
 _kept = 0
-_run = uuid.uuid4().hex
-
-
-def current_run() -> str:
-    """Names the run that goes on within a keeper, the same when it is resumed; else the process."""
-    return _run
 
 
 class Keeper:
@@ -71,23 +64,17 @@ class Keeper:
         self.folder, self.wait = folder, every_s
         self.extra, self.resume = extra, resume
         self.last = time.monotonic()
-        self._outside = ""
 
     def __enter__(self) -> "Keeper":
-        """Let SIGTERM wait, and name the run."""
-        global _kept, _run
+        """Let SIGTERM wait."""
+        global _kept
         _kept += self.folder is not None
-        self._outside, _run = _run, uuid.uuid4().hex
-        if self.folder is not None:
-            # Stage, instance and fingerprint.
-            _run = "/".join(self.folder.parts[-3:])
         return self
 
     def __exit__(self, *error: object) -> None:
         """SIGTERM ends the process at once again."""
-        global _kept, _run
+        global _kept
         _kept -= self.folder is not None
-        _run = self._outside
 
     def restore(self) -> State | None:
         """The newest state that can be read, or None; a damaged one is named and passed over."""

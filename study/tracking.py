@@ -88,10 +88,16 @@ class Run:
 
     @property
     def keeper(self) -> Keeper:
-        """What keeps the unfinished state, with curve, records and the time spent."""
+        """What keeps the unfinished state, with curve, records and the time spent.
+
+        From here on code that is compiled for several shapes is this run's.
+        """
         if self._keeper is None:
+            from study.acceleration import own_code
+
             digest = fingerprint(self.stage, self.cell, self.parameters)
             folder = paths.work(self.stage, self.cell.instance) / digest if digest else None
+            own_code(f"{self.stage}@{self.cell.instance}/{digest}" if digest else None)
             every_s = float(os.environ.get("STUDY_KEEP_EVERY_S", KEEP_EVERY_S))
             self._keeper = Keeper(folder, every_s, self._state, self._resume)
         return self._keeper

@@ -4,9 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from study.acceleration import autocast, compile_parts, kernels
+from study.acceleration import autocast, compile_parts, kernels, own_code
 from study.config import Precision
-from study.keeper import Keeper
 
 CPU = torch.device("cpu")
 
@@ -54,23 +53,23 @@ def test_code_for_drawn_shapes_is_found_by_the_resumed_run_and_by_no_other(
 
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "code"))
 
-    def found(folder: str, side: int) -> tuple[int, int]:
+    def found(run: str | None, side: int) -> tuple[int, int]:
         """How much code was found and how much was made, with this side the first that is drawn."""
         torch.compiler.reset()
         counters.clear()
-        with Keeper(tmp_path / folder):
-            network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.GroupNorm(2, 4))
-            compile_parts([network], dynamic=None)
-            for each in (16, side):
-                network(torch.ones(2, 3, each, each)).sum().backward()
+        own_code(run)
+        network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.GroupNorm(2, 4))
+        compile_parts([network], dynamic=None)
+        for each in (16, side):
+            network(torch.ones(2, 3, each, each)).sum().backward()
         counted = counters["inductor"]
         return counted["fxgraph_cache_hit"], counted["fxgraph_cache_miss"]
 
     # Forward and backward for one shape, and for all others.
-    assert found("stage/seed-0/digest", 8) == (0, 4)
-    assert found("stage/seed-1/digest", 12) == (0, 4)
-    assert found("stage/seed-0/digest", 12) == (4, 0)
-    assert found("stage/seed-0/other", 8) == (0, 4)
+    assert found("seed 0", 8) == (0, 4)
+    assert found("seed 1", 12) == (0, 4)
+    assert found("seed 0", 12) == (4, 0)
+    assert found(None, 8) == (0, 4) == found(None, 8)
 
 
 @pytest.mark.gpu

@@ -93,6 +93,19 @@ def test_what_it_does_not_depend_on_lets_it_go_on(root: Path) -> None:
     assert begun().keeper.restore() == {"step": 3}
 
 
+def test_compiled_code_is_found_where_the_state_is(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names: list[str] = []
+    monkeypatch.setattr("study.acceleration.own_code", names.append)
+    for edit in (other_stage, parameter):
+        for _ in range(2):
+            assert begun().keeper.folder
+        edit(root)
+    assert begun().keeper.folder
+    assert names[0] == names[1] == names[2] == names[3] != names[4]
+
+
 def test_what_was_recorded_before_the_interruption_is_still_there(root: Path) -> None:
     first = begun()
     first.log(1, {"loss": 0.5})
