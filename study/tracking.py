@@ -97,7 +97,7 @@ class Run:
 
             digest = fingerprint(self.stage, self.cell, self.parameters)
             folder = paths.work(self.stage, self.cell.instance) / digest if digest else None
-            own_code(f"{self.stage}@{self.cell.instance}/{digest}" if digest else None)
+            own_code(digest)
             every_s = float(os.environ.get("STUDY_KEEP_EVERY_S", KEEP_EVERY_S))
             self._keeper = Keeper(folder, every_s, self._state, self._resume)
         return self._keeper
