@@ -240,10 +240,11 @@ def _differing(judged: list[Judged]) -> list[str]:
 
 
 def _comparison(outcome: Outcome, differing: list[str]) -> str:
-    endpoint, choices = outcome.endpoint, outcome.found.choices
+    endpoint, found = outcome.endpoint, outcome.found
+    number = len(found.arms) if found.values else "all"
     over = compared(str(endpoint.treatment), str(endpoint.control))
-    parts = ["all arms" if endpoint.effect is Effect.correlation else over]
-    parts += [choices[name] for name in differing if name in choices]
+    parts = [f"{number} arms" if endpoint.effect is Effect.correlation else over]
+    parts += [found.choices[name] for name in differing if name in found.choices]
     parts += [endpoint.scaling] if endpoint.scaling == "fixed" else []
     return ", ".join(parts)
 

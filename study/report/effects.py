@@ -153,25 +153,28 @@ def _sped_up(found: Found, endpoint: Endpoint, ours: pd.DataFrame, theirs: pd.Da
 
 
 def _correlated(endpoint: Endpoint, rows: list[Row], results: pd.DataFrame) -> Found:
-    """Spearman's correlation over arms in each seed."""
+    """Spearman's correlation over arms in each seed, in all seeds over the same arms."""
     choices = {k: v for k, v in rows[0].choices.items() if k != "arm"}
-    found = Found(choices, tuple(row.arm for row in rows))
     generated = where(results, "stage", "evaluate_generator")
     encoded = where(results, "stage", "evaluate_autoencoder")
-    found.metric = measured(endpoint.metric, generated, rows)
+    metric = measured(endpoint.metric, generated, rows)
     beside = measured(endpoint.against, encoded, [_autoencoder(row) for row in rows])
-    by_seed: dict[int, list[tuple[float, float]]] = {}
+    by_seed: dict[int, dict[str, tuple[float, float]]] = {}
     for row in rows:
-        ends = _last(row.of(generated, found.metric))
+        ends = _last(row.of(generated, metric))
         errors = _last(_autoencoder(row).of(encoded, beside))
         for seed in ends.keys() & errors.keys():
-            by_seed.setdefault(seed, []).append((errors[seed], ends[seed]))
-    whole = {s: pairs for s, pairs in sorted(by_seed.items()) if len(pairs) >= LEAST_ARMS}
-    if not whole:
-        found.missing = [f"at least {LEAST_ARMS} arms{_of(endpoint)}"]
-    for seed, pairs in whole.items():
+            by_seed.setdefault(seed, {})[row.arm] = errors[seed], ends[seed]
+    whole = {s: arms for s, arms in sorted(by_seed.items()) if len(arms) >= LEAST_ARMS}
+    # A seed with more arms than another has a correlation of something else.
+    shared = [row.arm for row in rows if all(row.arm in arms for arms in whole.values())]
+    if not whole or len(shared) < LEAST_ARMS:
+        needed = [f"at least {LEAST_ARMS} arms{_of(endpoint)}, the same in each seed"]
+        return Found(choices, tuple(row.arm for row in rows), metric, missing=needed)
+    found = Found(choices, tuple(shared), metric)
+    for seed, arms in whole.items():
         # The same value everywhere has no rank.
-        one, other = (pd.Series([pair[side] for pair in pairs]).rank() for side in (0, 1))
+        one, other = (pd.Series([arms[arm][side] for arm in shared]).rank() for side in (0, 1))
         varies = one.nunique() > 1 and other.nunique() > 1
         found.values[seed] = float(one.corr(other)) if varies else 0.0
     return found

@@ -8,8 +8,10 @@ from typing import Any
 
 import pandas as pd
 
+from study.report.figures import sample_size
 from study.report.names import (
     CONTROL,
+    FIRST,
     FOREMOST,
     FRECHET,
     NOT_RUN,
@@ -28,7 +30,7 @@ from study.report.names import (
 from study.report.results import instances, where
 from study.report.table import Row, gain_text, signed, table_rows, with_control
 from study.report.tables import checkpoint, gain_over_control, last_pairs, paired
-from study.statistics import paired_gain, t_interval
+from study.statistics import Estimate, paired_gain, t_interval
 
 _MACHINERY = "This profile shows that the machinery works. It is no evidence about EQ-VAE: "
 _NOT_SHOWN = (
@@ -72,6 +74,21 @@ def findings(grid: dict[str, Any], results: pd.DataFrame, missing: int, planned:
     gaps = f"{missing} of {planned} cells {NOT_RUN}, listed below."
     gaps = gaps if missing else f"All {planned} cells of the grid ran."
     return [*found, f"{_seeds(grid, results)} {gaps}"]
+
+
+def other_recipes(grid: dict[str, Any], results: pd.DataFrame) -> str:
+    """What other transforms and objectives gain, or nothing; the table has their intervals."""
+    rows = table_rows(grid, "evaluate_generator")
+    name, gains = _gains(
+        rows, where(results, "stage", "evaluate_generator"), lambda arm: arm not in FIRST
+    )
+    by_title: dict[str, list[str]] = {}
+    for arm, title, gain in gains:
+        by_title.setdefault(title, []).append(f"`{arm}` {signed(100 * gain.value, 1)} %")
+    told = " · ".join(f"{title} {', '.join(parts)}" for title, parts in by_title.items())
+    size = sample_size([gain.n for _, _, gain in gains])
+    head = f"Other recipes and rivals, gain over `{CONTROL}` by {name} ({size})"
+    return f"{head}: {told}." if told else ""
 
 
 def measurement(results: pd.DataFrame) -> list[str]:
@@ -152,16 +169,21 @@ def _other_measures(rows: list[Row], results: pd.DataFrame) -> list[str]:
 
 def _untransformed(rows: list[Row], results: pd.DataFrame) -> list[str]:
     """What fine-tuning otherwise than the control gains where nothing is transformed."""
+    name, gains = _gains(rows, results, lambda arm: arm in UNTRANSFORMED)
+    parts = [f"`{arm}`: {title} {gain_text(gain)}" for arm, title, gain in gains]
+    head = f"Without transforms, gain over `{CONTROL}` by {name}"
+    return [f"{head}: {'; '.join(parts)}."] if parts else []
+
+
+def _gains(
+    rows: list[Row], results: pd.DataFrame, wanted: Callable[[str], bool]
+) -> tuple[str, list[tuple[str, str, Estimate]]]:
+    """Name of the main distance; arm, generator and gain over the control where there is one."""
     metric, ran = first_present(results, FRECHET), _ran(rows, results)
-    parts = []
-    for row in ran:
-        gain = gain_over_control(row, results, metric)
-        if row.arm in UNTRANSFORMED and gain and not controls(row.choices["generator"]):
-            parts.append(f"`{row.arm}`: {row.title(ran)} {gain_text(gain)}")
-    if not parts:
-        return []
+    own = [row for row in ran if wanted(row.arm) and not controls(row.choices["generator"])]
+    gains = ((row, gain_over_control(row, results, metric)) for row in own)
     name = label(metric, where(results, "metric", metric)["n"])
-    return [f"Without transforms, gain over `{CONTROL}` by {name}: {'; '.join(parts)}."]
+    return name, [(row.arm, row.title(ran), gain) for row, gain in gains if gain]
 
 
 def _over_pretrained(rows: list[Row], results: pd.DataFrame) -> list[str]:

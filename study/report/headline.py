@@ -15,6 +15,7 @@ from study.report.figures import STYLE, arm_look, legend, log_ticks, panels, sam
 from study.report.names import (
     BOUNDS,
     CONTROL,
+    FIRST,
     FOREMOST,
     FRECHET,
     NOT_RUN,
@@ -60,12 +61,12 @@ def headline_figure(
 
 
 def _panels(grid: dict[str, Any], results: pd.DataFrame) -> dict[str, list[Row]]:
-    """What there is to draw of generators; of other schedules and lengths there is a table."""
+    """What there is to draw of generators; others, and other arms, stand in later figures."""
     rows = table_rows(grid, "evaluate_generator")
     rows = [row for row in rows if not controls(row.choices["generator"])] or rows
     own = where(results, "stage", "evaluate_generator")
     own = where(own, "metric", first_present(results, FRECHET))
-    return panels(rows, lambda row: len(row.all_of(own)))
+    return panels(rows, lambda row: row.arm in FIRST and len(row.all_of(own)))
 
 
 def _convergence(
@@ -104,8 +105,9 @@ def _convergence(
             log_ticks(axes)
     if reached:
         _speed(parts[1].subplots(), reached)
-    legend(figure, {row.arm for some in content.values() for row in some})
-    return figure, pd.DataFrame(own[_GENERATED])
+    drawn = {row.arm for some in content.values() for row in some}
+    legend(figure, drawn)
+    return figure, pd.DataFrame(where(own, "arm", *drawn)[_GENERATED])
 
 
 def _curve(axes: Axes, row: Row, records: pd.DataFrame) -> int:

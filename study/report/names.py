@@ -15,6 +15,8 @@ FOREMOST = 4
 """Generators that a report's first screen shows, in the grid's order; its tables have all."""
 UNTRANSFORMED = ("plain_low_resolution", "plain_decoder")
 """Arms between control and treatment: fine-tuned otherwise than the control, not on transforms."""
+FIRST = (PRETRAINED, CONTROL, TREATMENT, *UNTRANSFORMED, *RELEASED)
+"""Arms that a report's first screen draws; others have a line there and are in what follows."""
 BOUNDS = {"at least": "≥ ", "at most": "≤ "}
 """Sign of a value that a censored curve only bounds; an estimate has none."""
 NOT_RUN = "not run"

@@ -10,7 +10,7 @@ from study.config.claims import Claim
 from study.report.claims import claims_table, endpoints_table, headline
 from study.report.comparison import claim_sections, not_run_claims, verdict_table
 from study.report.curves import convergence, training
-from study.report.findings import findings, measurement, scope
+from study.report.findings import findings, measurement, other_recipes, scope
 from study.report.fine_tuning import fine_tuning_figure, fine_tuning_table
 from study.report.forest import forests
 from study.report.headline import caption, headline_figure
@@ -110,6 +110,7 @@ def _report(
         "profile": grid["profile"],
         "scope": scope(grid["profile"]),
         "findings": findings(grid, results, len(missing), len(planned)),
+        "other_recipes": other_recipes(grid, results),
         "not_run": missing,
         "counts": [headline(judged)],
         "headline_caption": caption(grid, results, tables["speed_up"]),

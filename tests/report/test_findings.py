@@ -7,7 +7,7 @@ from synthetic import grid, write_tree
 
 from study import paths
 from study.config import choices
-from study.report.findings import findings, scope
+from study.report.findings import findings, other_recipes, scope
 from study.report.results import collect
 
 MEASURED = {
@@ -81,26 +81,29 @@ def test_against_the_pretrained_autoencoder_only_common_seeds_count(
     ]
 
 
-def test_arms_without_transforms_stand_beside_the_control(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_other_arms_stand_beside_the_control(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(paths, "ROOT", tmp_path)
     study = grid([0, 1])
     for name, cell in list(study["evaluate_generator"].items()):
-        # Both arms with one seed of two; what has not run is not told.
+        # Each with one seed of two; what has not run is not told.
         if "-eq-0-sit" in name:
-            for arm in ("plain_low_resolution", "plain_decoder"):
+            for arm in ("plain_low_resolution", "plain_decoder", "eq_paper"):
                 added = name.replace("-eq-", f"-{arm}-")
                 study["evaluate_generator"][added] = cell | {"arm": arm}
     write_tree(study)
     change(study, "*-plain-0-sit-*.json", "fd_in_domain", 10.0)
     change(study, "*-plain_decoder-0-sit-*.json", "fd_in_domain", 11.0)
+    change(study, "*-eq_paper-0-sit-*.json", "fd_in_domain", 9.0)
     for file in tmp_path.rglob("*-plain_low_resolution-0-sit-*.json"):
         file.unlink()
     assert lines(study, "Without transforms") == [
         "Without transforms, gain over `plain` by FD in-domain 1k: "
         "`plain_decoder`: SiT −10.0 % (n = 1, no interval)."
     ]
+    assert other_recipes(study, collect(study, paths.report(study["profile"]) / "metrics")) == (
+        "Other recipes and rivals, gain over `plain` by FD in-domain 1k (n = 1): "
+        "SiT `eq_paper` +10.0 %."
+    )
 
 
 def change(study: dict[str, Any], pattern: str, metric: str, value: float) -> None:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from PIL import Image
 from synthetic import grid, write_tree
@@ -73,3 +74,18 @@ def test_of_many_generators_the_foremost_are_shown_and_the_caption_says_so(
     many = drawn(tmp_path, study, speed)
     write_tree(study := grid([0]))
     assert drawn(tmp_path, study, speed) == many
+
+
+def test_other_recipes_are_left_to_the_figures_that_follow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    study = grid([0, 1])
+    for name, cell in list(study["evaluate_generator"].items()):
+        added = name.replace("-eq-", "-eq_paper-")
+        study["evaluate_generator"][added] = cell | {"arm": cell["arm"].replace("eq", "eq_paper")}
+    write_tree(study)
+    drawn(tmp_path, study, Table("speed_up"))
+    arms = set(pd.read_csv(tmp_path / "headline.csv")["arm"])
+    assert {"plain", "eq"} <= arms
+    assert "eq_paper" not in arms
