@@ -77,18 +77,21 @@ def findings(grid: dict[str, Any], results: pd.DataFrame, missing: int, planned:
 
 
 def other_recipes(grid: dict[str, Any], results: pd.DataFrame) -> str:
-    """What other transforms and objectives gain, or nothing; the table has their intervals."""
+    """What other transforms and objectives gain, by both extractors; empty where none has run."""
     rows = table_rows(grid, "evaluate_generator")
-    name, gains = _gains(
-        rows, where(results, "stage", "evaluate_generator"), lambda arm: arm not in FIRST
-    )
-    by_title: dict[str, list[str]] = {}
-    for arm, title, gain in gains:
-        by_title.setdefault(title, []).append(f"`{arm}` {signed(100 * gain.value, 1)} %")
-    told = " · ".join(f"{title} {', '.join(parts)}" for title, parts in by_title.items())
-    size = sample_size([gain.n for _, _, gain in gains])
-    head = f"Other recipes and rivals, gain over `{CONTROL}` by {name} ({size})"
-    return f"{head}: {told}." if told else ""
+    own = where(results, "stage", "evaluate_generator")
+    main = first_present(own, FRECHET)
+    both = dict.fromkeys((main, SECOND.get(main, main)))
+    measures = [name for name in both if name in set(own["metric"])]
+    parts, sizes = [], []
+    for row, gain in _gains(rows, own, main, lambda arm: arm not in FIRST):
+        gains = [gain_over_control(row, own, name) for name in measures]
+        shown = ", ".join(f"{signed(100 * each.value, 1)} %" if each else NOT_RUN for each in gains)
+        parts.append(f"{row.title(_ran(rows, own))} `{row.arm}` {shown}")
+        sizes.append(gain.n)
+    by = ", ".join(label(name, where(own, "metric", name)["n"]) for name in measures)
+    head = f"Other recipes and rivals ({sample_size(sizes)}), gain over `{CONTROL}` by {by}"
+    return f"{head}: {' · '.join(parts)}." if parts else ""
 
 
 def measurement(results: pd.DataFrame) -> list[str]:
@@ -169,21 +172,21 @@ def _other_measures(rows: list[Row], results: pd.DataFrame) -> list[str]:
 
 def _untransformed(rows: list[Row], results: pd.DataFrame) -> list[str]:
     """What fine-tuning otherwise than the control gains where nothing is transformed."""
-    name, gains = _gains(rows, results, lambda arm: arm in UNTRANSFORMED)
-    parts = [f"`{arm}`: {title} {gain_text(gain)}" for arm, title, gain in gains]
+    metric, ran = first_present(results, FRECHET), _ran(rows, results)
+    gains = _gains(rows, results, metric, lambda arm: arm in UNTRANSFORMED)
+    parts = [f"`{row.arm}`: {row.title(ran)} {gain_text(gain)}" for row, gain in gains]
+    name = label(metric, where(results, "metric", metric)["n"])
     head = f"Without transforms, gain over `{CONTROL}` by {name}"
     return [f"{head}: {'; '.join(parts)}."] if parts else []
 
 
 def _gains(
-    rows: list[Row], results: pd.DataFrame, wanted: Callable[[str], bool]
-) -> tuple[str, list[tuple[str, str, Estimate]]]:
-    """Name of the main distance; arm, generator and gain over the control where there is one."""
-    metric, ran = first_present(results, FRECHET), _ran(rows, results)
-    own = [row for row in ran if wanted(row.arm) and not controls(row.choices["generator"])]
+    rows: list[Row], results: pd.DataFrame, metric: str, wanted: Callable[[str], bool]
+) -> list[tuple[Row, Estimate]]:
+    """Gains over the control, where there are any, of some arms with no other schedule."""
+    own = [row for row in rows if wanted(row.arm) and not controls(row.choices["generator"])]
     gains = ((row, gain_over_control(row, results, metric)) for row in own)
-    name = label(metric, where(results, "metric", metric)["n"])
-    return name, [(row.arm, row.title(ran), gain) for row, gain in gains if gain]
+    return [(row, gain) for row, gain in gains if gain]
 
 
 def _over_pretrained(rows: list[Row], results: pd.DataFrame) -> list[str]:

@@ -208,9 +208,11 @@ def caption(grid: dict[str, Any], results: pd.DataFrame, speed: Table) -> str:
             "reconstruction, mean over n seeds with Student-t 95 % intervals (one seed has none)."
         )
     some = f" for {FOREMOST} of {len(content)} generators" if len(content) > FOREMOST else ""
+    ran = {row.arm for row in table_rows(grid, "evaluate_generator") if len(row.all_of(results))}
+    others = "; other recipes are among the convergence curves" if ran - {*FIRST} else ""
     shown = (
         f"Distance against training images{some}, mean over n seeds with Student-t 95 % band (one "
-        "seed has none)"
+        f"seed has none{others})"
     )
     if _reached(speed):
         return f"{shown}, and how many times sooner {TREATMENT} reaches a distance of {CONTROL}."

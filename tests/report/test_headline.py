@@ -86,6 +86,8 @@ def test_other_recipes_are_left_to_the_figures_that_follow(
         study["evaluate_generator"][added] = cell | {"arm": cell["arm"].replace("eq", "eq_paper")}
     write_tree(study)
     drawn(tmp_path, study, Table("speed_up"))
+    results = collect(study, tmp_path / "reports/laptop/metrics")
+    assert "other recipes are among the convergence curves" in caption(study, results, Table("x"))
     arms = set(pd.read_csv(tmp_path / "headline.csv")["arm"])
     assert {"plain", "eq"} <= arms
     assert "eq_paper" not in arms
