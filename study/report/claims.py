@@ -268,10 +268,7 @@ def _cells(outcome: Outcome, grid: dict[str, Any]) -> Iterator[str]:
         elif stage in _OF_AUTOENCODER:
             wanted = mine and cell.arm in found.arms and (generators or stage != "cache_latents")
         else:
-            ends = (cell.generator, cell.scaling) == (
-                found.choices.get("generator"),
-                found.choices.get("scaling"),
-            )
+            ends = all(getattr(cell, k) == found.choices.get(k) for k in ("generator", "scaling"))
             wanted = stage in _OF_GENERATOR and mine and cell.arm in found.arms and ends
         if wanted:
             yield f"{instance}@{stage}"

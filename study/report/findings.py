@@ -80,16 +80,15 @@ def other_recipes(grid: dict[str, Any], results: pd.DataFrame) -> str:
     """What other transforms and objectives gain, by both extractors; empty where none has run."""
     rows = table_rows(grid, "evaluate_generator")
     own = where(results, "stage", "evaluate_generator")
-    main = first_present(own, FRECHET)
-    both = dict.fromkeys((main, SECOND.get(main, main)))
-    measures = [name for name in both if name in set(own["metric"])]
+    ran, main = _ran(rows, own), first_present(own, FRECHET)
+    others = [name for key, name in SECOND.items() if key == main and name in set(own["metric"])]
     parts, sizes = [], []
-    for row, gain in _gains(rows, own, main, lambda arm: arm not in FIRST):
-        gains = [gain_over_control(row, own, name) for name in measures]
+    for row, gain in _gains(ran, own, main, lambda arm: arm not in FIRST):
+        gains = [gain, *(gain_over_control(row, own, name) for name in others)]
         shown = ", ".join(f"{signed(100 * each.value, 1)} %" if each else NOT_RUN for each in gains)
-        parts.append(f"{row.title(_ran(rows, own))} `{row.arm}` {shown}")
+        parts.append(f"{row.title(ran)} `{row.arm}` {shown}")
         sizes.append(gain.n)
-    by = ", ".join(label(name, where(own, "metric", name)["n"]) for name in measures)
+    by = ", ".join(label(name, where(own, "metric", name)["n"]) for name in (main, *others))
     head = f"Other recipes and rivals ({sample_size(sizes)}), gain over `{CONTROL}` by {by}"
     return f"{head}: {' · '.join(parts)}." if parts else ""
 
@@ -173,7 +172,7 @@ def _other_measures(rows: list[Row], results: pd.DataFrame) -> list[str]:
 def _untransformed(rows: list[Row], results: pd.DataFrame) -> list[str]:
     """What fine-tuning otherwise than the control gains where nothing is transformed."""
     metric, ran = first_present(results, FRECHET), _ran(rows, results)
-    gains = _gains(rows, results, metric, lambda arm: arm in UNTRANSFORMED)
+    gains = _gains(ran, results, metric, lambda arm: arm in UNTRANSFORMED)
     parts = [f"`{row.arm}`: {row.title(ran)} {gain_text(gain)}" for row, gain in gains]
     name = label(metric, where(results, "metric", metric)["n"])
     head = f"Without transforms, gain over `{CONTROL}` by {name}"

@@ -209,7 +209,8 @@ def caption(grid: dict[str, Any], results: pd.DataFrame, speed: Table) -> str:
         )
     some = f" for {FOREMOST} of {len(content)} generators" if len(content) > FOREMOST else ""
     ran = {row.arm for row in table_rows(grid, "evaluate_generator") if len(row.all_of(results))}
-    others = "; other recipes are among the convergence curves" if ran - {*FIRST} else ""
+    drawn = {row.arm for rows in content.values() for row in rows}
+    others = "; other recipes are among the convergence curves" if ran - drawn else ""
     shown = (
         f"Distance against training images{some}, mean over n seeds with Student-t 95 % band (one "
         f"seed has none{others})"
