@@ -23,7 +23,7 @@ WIDTH = 9.0
 """Of a figure, in inches."""
 _CHARACTERS = 130
 """That fit in a line of the legend; an entry has its name and its line, as wide as 8 of them."""
-_TITLE_CHARACTERS = 105
+_TITLE_CHARACTERS = 96
 """That fit in a line of titles across a figure, without what is between panels."""
 # Of Okabe and Ito, then of Paul Tol; by an arm's place in `ARMS`, the same in every figure.
 _COLOURS = (
@@ -75,6 +75,7 @@ def draw_panels(
     draw: Draw | dict[str, Draw],
     extra: Sequence[Line2D] = (),
     x_axis: Callable[[Axes], None] | None = None,
+    columns: int | None = None,
 ) -> Figure:
     """A figure with one panel per entry and one legend for all.
 
@@ -84,12 +85,13 @@ def draw_panels(
             it found of each; one for all panels, or one by title.
         extra: further entries of the legend.
         x_axis: names and divides a panel's horizontal axis; None: training steps.
+        columns: panels beside each other; None: by their number.
     """
     # One panel is wider than one of two, but no figure has an empty half.
-    columns = {0: 1, 1: 1, 2: 2, 4: 2}.get(len(content), 3)
+    columns = columns or {0: 1, 1: 1, 2: 2, 4: 2}.get(len(content), 3)
     lines = max(1, -(-len(content) // columns))
     width = 0.7 * WIDTH if columns == 1 else WIDTH
-    height = (0.6 if columns == 1 else 0.85) * width * lines / columns + 0.4
+    height = {1: 0.6, 4: 1.1}.get(columns, 0.85) * width * lines / columns + 0.4
     characters = round(_TITLE_CHARACTERS * width / WIDTH / columns)
     with rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")

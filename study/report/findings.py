@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from itertools import pairwise
 from statistics import fmean
 from typing import Any
 
@@ -17,7 +16,6 @@ from study.report.names import (
     NOT_RUN,
     OF_RECONSTRUCTIONS,
     PRETRAINED,
-    RULER,
     SECOND,
     TO_RECONSTRUCTIONS,
     TREATMENT,
@@ -30,7 +28,7 @@ from study.report.names import (
 from study.report.results import instances, where
 from study.report.table import Row, gain_text, signed, table_rows, with_control
 from study.report.tables import checkpoint, gain_over_control, last_pairs, paired
-from study.statistics import Estimate, paired_gain, t_interval
+from study.statistics import paired_gain, t_interval
 
 _MACHINERY = "This profile shows that the machinery works. It is no evidence about EQ-VAE: "
 _NOT_SHOWN = (
@@ -66,14 +64,15 @@ def findings(grid: dict[str, Any], results: pd.DataFrame, missing: int, planned:
     found = [
         *_generators(generators, generated),
         *_other_measures(generators, generated),
+        *_further(generators, generated),
         *_untransformed(generators, generated),
         *_over_pretrained(generators, generated),
         *_autoencoders(table_rows(grid, "evaluate_autoencoder"), measured),
-        *_learning(generators, generated),
     ]
-    gaps = f"{missing} of {planned} cells {NOT_RUN}, listed below."
-    gaps = gaps if missing else f"All {planned} cells of the grid ran."
-    return [*found, f"{_seeds(grid, results)} {gaps}"]
+    gaps = f"{missing} of {planned} cells {NOT_RUN}, listed below"
+    gaps = gaps if missing else f"All {planned} cells of the grid ran"
+    gaps = f"{gaps}{_not_compared(generators, generated)}."
+    return [*found, " ".join([*_learning(generators, generated), _seeds(grid, results), gaps])]
 
 
 def other_recipes(grid: dict[str, Any], results: pd.DataFrame) -> str:
@@ -81,70 +80,57 @@ def other_recipes(grid: dict[str, Any], results: pd.DataFrame) -> str:
     rows = table_rows(grid, "evaluate_generator")
     own = where(results, "stage", "evaluate_generator")
     ran, main = _ran(rows, own), first_present(own, FRECHET)
-    others = [name for key, name in SECOND.items() if key == main and name in set(own["metric"])]
-    parts, sizes = [], []
-    for row, gain in _gains(ran, own, main, lambda arm: arm not in FIRST):
-        gains = [gain, *(gain_over_control(row, own, name) for name in others)]
-        shown = ", ".join(f"{signed(100 * each.value, 1)} %" if each else NOT_RUN for each in gains)
-        parts.append(f"{row.title(ran)} `{row.arm}` {shown}")
-        sizes.append(gain.n)
-    by = ", ".join(label(name, where(own, "metric", name)["n"]) for name in (main, *others))
-    head = f"Other recipes and rivals ({sample_size(sizes)}), gain over `{CONTROL}` by {by}"
-    return f"{head}: {' · '.join(parts)}." if parts else ""
-
-
-def measurement(results: pd.DataFrame) -> list[str]:
-    """How well the measuring networks classify, and how small a distance can get."""
-    lines = []
-    for row in where(results, "stage", "train_network").to_dict("records"):
-        if row["metric"].startswith("accuracy_"):
-            role = row["metric"].removeprefix("accuracy_")
-            unlabelled = role == "extractor_self_supervised"
-            how = ", by nearest training images in its features" * unlabelled
-            lines.append(f"Held-out accuracy of network `{role}`{how}: {row['value']:.3f}.")
-    for row in where(results, "stage", "reference_statistics").to_dict("records"):
-        if row["metric"].endswith("_floor"):
-            name = label(row["metric"].removesuffix("_floor"), [row["n"]])
-            if row["metric"].removesuffix("_floor") in (*FRECHET, *SECOND.values()):
-                lines.append(f"Floor, {name} of real against real images: {row['value']:.4g}.")
-    real = where(results, "stage", "reference_statistics")
-    lines += _responses(real, "ruler", "the distance")
-    if any(real["metric"].str.startswith("ruler_self_supervised")):
-        lines += _responses(real, "ruler_self_supervised", "the self-supervised distance")
-    return lines
-
-
-def _responses(results: pd.DataFrame, ruler: str, name: str) -> list[str]:
-    """Whether a distance rises with every grade of every degradation."""
-    lines, rising = [], True
-    for kind, shown in RULER.items():
-        grades = where(results, "metric", *(f"{ruler}_{kind}_{i}" for i in range(9)))
-        for data, own in grades.groupby("data"):
-            values = own.sort_values("metric")["value"].tolist()
-            rises = all(before < after for before, after in pairwise(values))
-            rising &= rises
-            steps = ", ".join(f"{value:.4g}" for value in values)
-            verdict = "rises" if rises else "**does not rise**"
-            size = f"n = {int(own['n'].iloc[0]):,}"
-            lines.append(f"Under {shown} {name} {verdict}: {steps} (`{data}`, {size}).")
-    if not lines:
-        return ["Response to degraded images: not measured."]
-    whole = f"{name[:1].upper()}{name[1:]}"
-    if not rising:
-        return [*lines, f"{whole} misses a degradation: what it says of samples is in doubt."]
-    return [*lines, f"{whole} rises with every grade of every degradation."]
+    second = SECOND.get(main)
+    metrics = [main, second] if second in set(own["metric"]) else [main]
+    names = {f"{row.title(ran)} `{row.arm}`": row for row in _main(ran) if row.arm not in FIRST}
+    size, told = _in_brief(names, own, metrics)
+    by = ", ".join(label(name, where(own, "metric", name)["n"]) for name in metrics)
+    head = f"Other recipes and rivals ({size}), gain over `{CONTROL}` by {by}"
+    return f"{head}: {told}." if told else ""
 
 
 def _generators(rows: list[Row], results: pd.DataFrame) -> list[str]:
     if not rows:
         return []
-    metric = first_present(results, FRECHET)
+    metric, ran = first_present(results, FRECHET), _ran(rows, results)
     name = label(metric, where(results, "metric", metric)["n"])
-    told = [(row, _against(row, results, metric, CONTROL)) for row in _treated(rows)]
-    ran = _ran(rows, results)
-    parts = {row.title(ran if text else rows): text for row, text in told}
+    foremost = _treated(rows, results)[:FOREMOST]
+    told = {row.title(ran): _against(row, results, metric, CONTROL) for row in foremost}
+    shown = "; ".join(f"{title} {text}" for title, text in told.items() if text)
     head = f"Generators, {name} at the last checkpoint, {compared(TREATMENT, CONTROL)}"
-    return [f"{head}: {_listed(parts)}."]
+    return [f"{head}: {shown or NOT_RUN}."]
+
+
+def _further(rows: list[Row], results: pd.DataFrame) -> list[str]:
+    """Gains of the generators after the foremost; their intervals are in the table."""
+    ran, metrics = _ran(rows, results), _measures(results)
+    names = {row.title(ran): row for row in _treated(rows, results)[FOREMOST:]}
+    size, told = _in_brief(names, results, metrics)
+    return (
+        [f"Further generators, the same {len(metrics)} gains in that order ({size}): {told}."]
+        if told
+        else []
+    )
+
+
+def _in_brief(names: dict[str, Row], results: pd.DataFrame, metrics: list[str]) -> tuple[str, str]:
+    """Number of seeds and, of each row with a control, gains over it by several distances."""
+    parts, sizes = [], []
+    for name, row in names.items():
+        gains = [gain_over_control(row, results, metric) for metric in metrics]
+        if (first := gains[0]) is not None:
+            shown = (f"{signed(100 * gain.value, 1)} %" if gain else NOT_RUN for gain in gains)
+            parts.append(f"{name} {', '.join(shown)}")
+            sizes.append(first.n)
+    return sample_size(sizes), " · ".join(parts)
+
+
+def _not_compared(rows: list[Row], results: pd.DataFrame) -> str:
+    """Generators of which one arm or both have not run."""
+    metric = first_present(results, FRECHET)
+    known = [row for row in _main(with_control(rows)) if row.arm == TREATMENT]
+    names = [row.title(rows) for row in known if not gain_over_control(row, results, metric)]
+    return f"; not compared: {' · '.join(names)}" if names else ""
 
 
 def _ran(rows: list[Row], results: pd.DataFrame) -> list[Row]:
@@ -152,10 +138,14 @@ def _ran(rows: list[Row], results: pd.DataFrame) -> list[Row]:
     return [row for row in rows if len(row.all_of(results))]
 
 
-def _treated(rows: list[Row]) -> list[Row]:
-    """Generators on the treatment's latents; of other schedules and lengths there is a table."""
-    known = (row for row in with_control(rows) if row.arm == TREATMENT)
-    return [row for row in known if not controls(row.choices["generator"])]
+def _main(rows: list[Row]) -> list[Row]:
+    """Generators with the default schedule and length; of others there is a table."""
+    return [row for row in rows if not controls(row.choices["generator"])]
+
+
+def _treated(rows: list[Row], results: pd.DataFrame) -> list[Row]:
+    """Generators on the treatment's latents that ran, where the grid has the control as well."""
+    return [row for row in _ran(_main(with_control(rows)), results) if row.arm == TREATMENT]
 
 
 def _other_measures(rows: list[Row], results: pd.DataFrame) -> list[str]:
@@ -172,20 +162,14 @@ def _other_measures(rows: list[Row], results: pd.DataFrame) -> list[str]:
 def _untransformed(rows: list[Row], results: pd.DataFrame) -> list[str]:
     """What fine-tuning otherwise than the control gains where nothing is transformed."""
     metric, ran = first_present(results, FRECHET), _ran(rows, results)
-    gains = _gains(ran, results, metric, lambda arm: arm in UNTRANSFORMED)
-    parts = [f"`{row.arm}`: {row.title(ran)} {gain_text(gain)}" for row, gain in gains]
+    own = [row for row in _main(ran) if row.arm in UNTRANSFORMED]
+    gains = [(row, gain_over_control(row, results, metric)) for row in own]
+    told = [(row, gain) for row, gain in gains if gain]
+    parts = [f"`{row.arm}`: {row.title(ran)} {gain_text(gain, seeds=False)}" for row, gain in told]
     name = label(metric, where(results, "metric", metric)["n"])
-    head = f"Without transforms, gain over `{CONTROL}` by {name}"
+    size = sample_size([gain.n for _, gain in told])
+    head = f"Without transforms ({size}), gain over `{CONTROL}` by {name}"
     return [f"{head}: {'; '.join(parts)}."] if parts else []
-
-
-def _gains(
-    rows: list[Row], results: pd.DataFrame, metric: str, wanted: Callable[[str], bool]
-) -> list[tuple[Row, Estimate]]:
-    """Gains over the control, where there are any, of some arms with no other schedule."""
-    own = [row for row in rows if wanted(row.arm) and not controls(row.choices["generator"])]
-    gains = ((row, gain_over_control(row, results, metric)) for row in own)
-    return [(row, gain) for row, gain in gains if gain]
 
 
 def _over_pretrained(rows: list[Row], results: pd.DataFrame) -> list[str]:
@@ -211,7 +195,7 @@ def _by_measure(
     """A part per measure, of the foremost generators of which there is something to tell."""
     decoding, found = first_present(results, OF_RECONSTRUCTIONS), []
     ran = _ran(rows, results)
-    foremost = [row for row in _treated(rows) if row in ran][:FOREMOST]
+    foremost = _treated(rows, results)[:FOREMOST]
     for metric in metrics:
         texts = {row.title(ran): tell(row, metric) for row in foremost}
         if told := " · ".join(f"{title} {text}" for title, text in texts.items() if text):
@@ -245,7 +229,8 @@ def _autoencoders(rows: list[Row], results: pd.DataFrame) -> list[str]:
     for row in treated:
         told = [text for text in (_error(row, results), _quality(row, results)) if text]
         parts[f"`{row.title(rows)}`"] = ", ".join(told)
-    return [f"Autoencoders, {compared(TREATMENT, CONTROL)}: {_listed(parts)}."]
+    head = f"Autoencoders, {compared(TREATMENT, CONTROL)}, equivariance error and PSNR"
+    return [f"{head}: {_listed(parts)}."]
 
 
 def _error(row: Row, results: pd.DataFrame) -> str:
@@ -254,16 +239,15 @@ def _error(row: Row, results: pd.DataFrame) -> str:
         return ""
     gain = paired_gain([t for t, _ in pairs], [c for _, c in pairs])
     if gain.low is None or gain.high is None:
-        return f"{1 - gain.value:.3g} times the equivariance error"
-    interval = f"[{1 - gain.high:.3g}, {1 - gain.low:.3g}]"
-    return f"{1 - gain.value:.3g} {interval} times the equivariance error"
+        return f"×{1 - gain.value:.3g}"
+    return f"×{1 - gain.value:.3g} [{1 - gain.high:.3g}, {1 - gain.low:.3g}]"
 
 
 def _quality(row: Row, results: pd.DataFrame) -> str:
     differences = [t - c for t, c in _pairs(row, results, "psnr_db")]
     if not differences:
         return ""
-    text = f"PSNR {signed(math.fsum(differences) / len(differences), 2)} dB"
+    text = f"{signed(math.fsum(differences) / len(differences), 2)} dB"
     if (interval := t_interval(differences)) is None:
         return text
     return f"{text} [{signed(interval[0], 2)}, {signed(interval[1], 2)}]"

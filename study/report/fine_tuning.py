@@ -77,7 +77,8 @@ def fine_tuning_figure(grid: dict[str, Any], root: Path, target: Path) -> None:
     drawn = {f"{title}: {FOLLOWED[m]}": (rows, m) for title, rows in own.items() for m in FOLLOWED}
     content = {title: rows for title, (rows, _) in drawn.items()}
     draw = {title: partial(_draw, curves, metric) for title, (_, metric) in drawn.items()}
-    save(draw_panels(content, draw), target)
+    # Of several autoencoders each has a line of panels.
+    save(draw_panels(content, draw, columns=len(FOLLOWED) if len(own) > 1 else None), target)
 
 
 def _draw(curves: pd.DataFrame, metric: str, axes: Axes, rows: list[Row]) -> list[int]:

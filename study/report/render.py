@@ -10,10 +10,11 @@ from study.config.claims import Claim
 from study.report.claims import claims_table, endpoints_table, headline
 from study.report.comparison import claim_sections, not_run_claims, verdict_table
 from study.report.curves import convergence, training
-from study.report.findings import findings, measurement, other_recipes, scope
+from study.report.findings import findings, other_recipes, scope
 from study.report.fine_tuning import fine_tuning_figure, fine_tuning_table
 from study.report.forest import forests
 from study.report.headline import caption, headline_figure
+from study.report.measurement import measurement
 from study.report.page import page
 from study.report.pictures import pictures
 from study.report.protocol import Cells, protocol_lines

@@ -97,14 +97,32 @@ def test_other_arms_stand_beside_the_control(tmp_path: Path, monkeypatch: pytest
     for file in tmp_path.rglob("*-plain_low_resolution-0-sit-*.json"):
         file.unlink()
     assert lines(study, "Without transforms") == [
-        "Without transforms, gain over `plain` by FD in-domain 1k: "
-        "`plain_decoder`: SiT −10.0 % (n = 1, no interval)."
+        "Without transforms (n = 1), gain over `plain` by FD in-domain 1k: "
+        "`plain_decoder`: SiT −10.0 %."
     ]
     add(study, "fd_in_domain_self_supervised", arms=("plain", "eq_paper"))
     assert other_recipes(study, collect(study, paths.report(study["profile"]) / "metrics")) == (
         "Other recipes and rivals (n = 1), gain over `plain` by FD in-domain 1k, FD in-domain "
         "self-supervised 1k: SiT `eq_paper` +10.0 %, −20.0 %."
     )
+
+
+def test_generators_after_the_foremost_are_told_in_brief(
+    study: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+):
+    add(study, *MEASURED)
+    change(study, "*-plain-0-sit-*.json", "fd_in_domain", 10.0)
+    change(study, "*-eq-0-sit-*.json", "fd_in_domain", 8.0)
+    assert not lines(study, "Further generators")
+    (first,) = lines(study, "Generators, ")
+    assert "SiT 8 against 10, gain +20.0 %" in first
+    monkeypatch.setattr("study.report.findings.FOREMOST", 1)
+    (further,) = lines(study, "Further generators, the same 4 gains in that order (n = 1): ")
+    assert ": SiT +20.0 %, +5.0 %, +20.0 %, +25.0 % · REPA" in further
+    assert "DiT" not in further
+    (first,) = lines(study, "Generators, ")
+    assert "DiT" in first
+    assert "SiT" not in first
 
 
 def change(study: dict[str, Any], pattern: str, metric: str, value: float) -> None:

@@ -10,7 +10,7 @@ from synthetic import grid, write_tree
 
 from study import paths
 from study.config import AlignmentTarget, REPAConfig, choices, generator_group
-from study.report.findings import measurement
+from study.report.measurement import measurement
 from study.report.names import count, generator, label, objective
 from study.report.results import collect, costs, where
 from study.report.table import Table
