@@ -13,6 +13,7 @@ from study.report.curves import convergence, training
 from study.report.findings import findings, other_recipes, scope
 from study.report.fine_tuning import fine_tuning_figure, fine_tuning_table
 from study.report.forest import forests
+from study.report.gains import gains_table
 from study.report.headline import caption, headline_figure
 from study.report.measurement import measurement
 from study.report.page import page
@@ -34,7 +35,7 @@ _PROTOCOLS = {
     **dict.fromkeys(("claims", "endpoints"), ("evaluate_autoencoder", "evaluate_generator")),
     **dict.fromkeys(("autoencoders", "equivariance", "transformed"), ("evaluate_autoencoder",)),
     "fine_tuning": ("finetune_autoencoder",),
-    **dict.fromkeys(("generators", "sample_quality", "speed_up"), ("evaluate_generator",)),
+    **dict.fromkeys(("generators", "gains", "sample_quality", "speed_up"), ("evaluate_generator",)),
 }
 """Stages whose numbers a table holds; their protocol stands under it."""
 
@@ -64,6 +65,7 @@ def render(grid: dict[str, Any], claims: list[Claim]) -> None:
         "transformed": transformed_table(grid, results),
         "fine_tuning": fine_tuning_table(grid, results, spent),
         "generators": generator_table(grid, results),
+        "gains": gains_table(grid, results),
         "sample_quality": quality_table(grid, results),
         "speed_up": speed_up_table(grid, results, cells),
         "schedules": schedule_table(grid, results),
@@ -118,6 +120,7 @@ def _report(
         "notes": _notes(grid["profile"]),
         "claims": claim_sections(judged, grid, cells, tables["claims"], tables["endpoints"]),
         "unjudged": not_run_claims(judged),
+        "with_gains": bool(tables["gains"].shown),
         "with_schedules": bool(tables["schedules"].shown),
         "with_generators": any(stage == "evaluate_generator" for stage, _, _ in planned),
         "measurement": measurement(results),

@@ -24,7 +24,8 @@ OUTPUTS = {
     "costs.csv",
     *(f"tables/{name}.{kind}"
       for name in ("verdicts", "claims", "endpoints", "autoencoders", "equivariance", "transformed",
-                   "fine_tuning", "generators", "sample_quality", "schedules", "speed_up", "costs")
+                   "fine_tuning", "generators", "gains", "sample_quality", "schedules", "speed_up",
+                   "costs")
       for kind in ("md", "csv", "tex")),
     *(f"figures/{name}.{kind}"
       for name in ("headline", "convergence", "training", "fine_tuning", "spectra")
@@ -96,6 +97,7 @@ def test_the_first_lines_say_what_the_profile_is(rendered: tuple[dict[str, Any],
         ("transformed", "evaluate_autoencoder"),
         ("fine_tuning", "finetune_autoencoder"),
         ("generators", "evaluate_generator"),
+        ("gains", "evaluate_generator"),
         ("sample_quality", "evaluate_generator"),
         ("speed_up", "evaluate_generator"),
     ],
