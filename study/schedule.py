@@ -216,7 +216,7 @@ def plan(
     every = dependencies()
     turns = _turns(only, every)
     needs = {name: every[name] for name in every if name in turns}
-    stale = with_dependants(changed(needs), needs)
+    stale = with_dependants(changed(() if needs.keys() == every.keys() else needs), needs)
 
     @cache
     def rank(name: str) -> int:
@@ -270,10 +270,10 @@ def changed(names: Iterable[str] = ()) -> set[str]:
     By `dvc status` of all, which takes as long as of five by name. It refuses to say it of what
     another dvc is running; those with names may be others, and are asked for by name then.
     """
-    wanted = set(names)
+    wanted = sorted(names)
     if wanted:
-        with suppress(StudyError):
-            return wanted & set(json.loads(_dvc("status", "--json", waits=0)))
+        with suppress(_Held):
+            return set(json.loads(_dvc("status", "--json", waits=1))).intersection(wanted)
     return set(json.loads(_dvc("status", "--json", *wanted)))
 
 
@@ -299,6 +299,10 @@ def finish() -> str:
     return printed
 
 
+class _Held(StudyError):
+    """Another dvc is at work on what was asked for."""
+
+
 def _dvc(*arguments: str, waits: int = _LOCK_ATTEMPTS) -> str:
     """Output of a dvc command; what another dvc holds is waited for, so many times."""
     attempt = 0
@@ -314,9 +318,10 @@ def _dvc(*arguments: str, waits: int = _LOCK_ATTEMPTS) -> str:
             return done.stdout
         mend_rwlock()
         attempt += 1
-        if attempt > waits or not _DVC_LOCKED.search(done.stderr):
+        held = bool(_DVC_LOCKED.search(done.stderr))
+        if attempt > waits or not held:
             text = last_error(done.stderr) or f"exit code {done.returncode}"
-            raise StudyError(f"dvc {' '.join(arguments)}: {text}")
+            raise (_Held if held else StudyError)(f"dvc {arguments[0]}: {text}")
         time.sleep(_LOCK_WAIT_S)
 
 

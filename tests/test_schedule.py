@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from study import executors, paths
-from study.config import ConfigError
+from study.config import ConfigError, StudyError
 from study.executors import ClusterJobs, Executor, LocalProcesses
 from study.lockfile import Recorded
 from study.schedule import (
@@ -171,6 +171,31 @@ def test_of_some_instances_others_may_be_running(pipeline: Path) -> None:
     finally:
         os.killpg(other.pid, signal.SIGKILL)
         other.wait()
+
+
+def test_the_state_of_some_is_asked_of_all_and_where_that_is_refused_by_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[tuple[str, ...]] = []
+    refusal = ""
+
+    def dvc(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        asked.append(tuple(command[6:]))
+        refused = refusal if len(command) == 6 else ""
+        return subprocess.CompletedProcess(command, bool(refused), '{"a": [], "c": []}', refused)
+
+    monkeypatch.setattr("study.schedule.subprocess.run", dvc)
+    monkeypatch.setattr("study.schedule.mend_rwlock", lambda: None)
+    monkeypatch.setattr("study.schedule._LOCK_WAIT_S", 0)
+    assert changed(["b", "a"]) == {"a"}
+    assert len(asked) == 1
+    refusal = "ERROR: 'x' is busy, it is being blocked by: 1"
+    assert changed(["c", "a"]) == {"a", "c"}
+    assert asked[-1] == ("a", "c")
+    refusal, before = "ERROR: dvc.yaml is invalid", len(asked)
+    with pytest.raises(StudyError, match=r"dvc status: dvc\.yaml is invalid"):
+        changed(["a"])
+    assert len(asked) == before + 1
 
 
 @pytest.fixture

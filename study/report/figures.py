@@ -91,6 +91,7 @@ def draw_panels(
     columns = columns or {0: 1, 1: 1, 2: 2, 4: 2}.get(len(content), 3)
     lines = max(1, -(-len(content) // columns))
     width = 0.7 * WIDTH if columns == 1 else WIDTH
+    # Narrow panels are higher than wide: their titles take several lines.
     height = {1: 0.6, 4: 1.1}.get(columns, 0.85) * width * lines / columns + 0.4
     characters = round(_TITLE_CHARACTERS * width / WIDTH / columns)
     with rc_context(STYLE):

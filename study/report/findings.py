@@ -16,8 +16,6 @@ from study.report.names import (
     NOT_RUN,
     OF_RECONSTRUCTIONS,
     PRETRAINED,
-    SECOND,
-    TO_RECONSTRUCTIONS,
     TREATMENT,
     UNTRANSFORMED,
     compared,
@@ -27,8 +25,15 @@ from study.report.names import (
 )
 from study.report.results import instances, where
 from study.report.table import Row, gain_text, signed, table_rows, with_control
-from study.report.tables import checkpoint, gain_over_control, last_pairs, paired
-from study.statistics import paired_gain, t_interval
+from study.report.tables import (
+    checkpoint,
+    gain_of,
+    gain_over_control,
+    last_pairs,
+    measures,
+    paired,
+)
+from study.statistics import t_interval
 
 _MACHINERY = "This profile shows that the machinery works. It is no evidence about EQ-VAE: "
 _NOT_SHOWN = (
@@ -69,21 +74,19 @@ def findings(grid: dict[str, Any], results: pd.DataFrame, missing: int, planned:
         *_over_pretrained(generators, generated),
         *_autoencoders(table_rows(grid, "evaluate_autoencoder"), measured),
     ]
-    gaps = f"{missing} of {planned} cells {NOT_RUN}, listed below"
-    gaps = gaps if missing else f"All {planned} cells of the grid ran"
-    gaps = f"{gaps}{_not_compared(generators, generated)}."
-    return [*found, " ".join([*_learning(generators, generated), _seeds(grid, results), gaps])]
+    gaps = f"{missing} of {planned} cells {NOT_RUN}, listed below."
+    gaps = gaps if missing else f"All {planned} cells of the grid ran."
+    last = [*_learning(generators, generated), _seeds(grid, results), gaps]
+    return [*found, " ".join([*last, *_without_a_pair(generators, generated)])]
 
 
 def other_recipes(grid: dict[str, Any], results: pd.DataFrame) -> str:
     """What other transforms and objectives gain, by both extractors; empty where none has run."""
     rows = table_rows(grid, "evaluate_generator")
     own = where(results, "stage", "evaluate_generator")
-    ran, main = _ran(rows, own), first_present(own, FRECHET)
-    second = SECOND.get(main)
-    metrics = [main, second] if second in set(own["metric"]) else [main]
-    names = {f"{row.title(ran)} `{row.arm}`": row for row in _main(ran) if row.arm not in FIRST}
-    size, told = _in_brief(names, own, metrics)
+    ran, metrics = _ran(rows, own), measures(own)[:2]
+    others = [row for row in _default_schedule(ran) if row.arm not in FIRST]
+    size, told = _in_brief({f"{row.title(ran)} `{row.arm}`": row for row in others}, own, metrics)
     by = ", ".join(label(name, where(own, "metric", name)["n"]) for name in metrics)
     head = f"Other recipes and rivals ({size}), gain over `{CONTROL}` by {by}"
     return f"{head}: {told}." if told else ""
@@ -102,35 +105,34 @@ def _generators(rows: list[Row], results: pd.DataFrame) -> list[str]:
 
 
 def _further(rows: list[Row], results: pd.DataFrame) -> list[str]:
-    """Gains of the generators after the foremost; their intervals are in the table."""
-    ran, metrics = _ran(rows, results), _measures(results)
-    names = {row.title(ran): row for row in _treated(rows, results)[FOREMOST:]}
-    size, told = _in_brief(names, results, metrics)
-    return (
-        [f"Further generators, the same {len(metrics)} gains in that order ({size}): {told}."]
-        if told
-        else []
-    )
+    """Gains of the generators after the foremost; their intervals are in the table of gains."""
+    ran = _ran(rows, results)
+    further = {row.title(ran): row for row in _treated(rows, results)[FOREMOST:]}
+    size, told = _in_brief(further, results, measures(results))
+    head = f"Further generators, the same gains in that order ({size})"
+    return [f"{head}: {told}."] if told else []
 
 
-def _in_brief(names: dict[str, Row], results: pd.DataFrame, metrics: list[str]) -> tuple[str, str]:
+def _in_brief(rows: dict[str, Row], results: pd.DataFrame, metrics: list[str]) -> tuple[str, str]:
     """Number of seeds and, of each row with a control, gains over it by several distances."""
     parts, sizes = [], []
-    for name, row in names.items():
+    for name, row in rows.items():
         gains = [gain_over_control(row, results, metric) for metric in metrics]
-        if (first := gains[0]) is not None:
-            shown = (f"{signed(100 * gain.value, 1)} %" if gain else NOT_RUN for gain in gains)
+        if any(gains):
+            shown = (f"{signed(100 * gain.value, 1)} %" if gain else "–" for gain in gains)
             parts.append(f"{name} {', '.join(shown)}")
-            sizes.append(first.n)
+            sizes += [gain.n for gain in gains if gain]
     return sample_size(sizes), " · ".join(parts)
 
 
-def _not_compared(rows: list[Row], results: pd.DataFrame) -> str:
-    """Generators of which one arm or both have not run."""
+def _without_a_pair(rows: list[Row], results: pd.DataFrame) -> list[str]:
+    """Generators that are to be compared and have no seed of both arms, where others have."""
     metric = first_present(results, FRECHET)
-    known = [row for row in _main(with_control(rows)) if row.arm == TREATMENT]
-    names = [row.title(rows) for row in known if not gain_over_control(row, results, metric)]
-    return f"; not compared: {' · '.join(names)}" if names else ""
+    wanted = [row for row in _default_schedule(with_control(rows)) if row.arm == TREATMENT]
+    left = [row for row in wanted if not last_pairs(row, results, metric, CONTROL)]
+    names = " · ".join(row.title(rows) for row in left)
+    head = f"Without a pair of `{TREATMENT}` and `{CONTROL}` at the default schedule"
+    return [f"{head}: {names}."] if left and len(left) < len(wanted) else []
 
 
 def _ran(rows: list[Row], results: pd.DataFrame) -> list[Row]:
@@ -138,14 +140,20 @@ def _ran(rows: list[Row], results: pd.DataFrame) -> list[Row]:
     return [row for row in rows if len(row.all_of(results))]
 
 
-def _main(rows: list[Row]) -> list[Row]:
+def _default_schedule(rows: list[Row]) -> list[Row]:
     """Generators with the default schedule and length; of others there is a table."""
     return [row for row in rows if not controls(row.choices["generator"])]
 
 
 def _treated(rows: list[Row], results: pd.DataFrame) -> list[Row]:
-    """Generators on the treatment's latents that ran, where the grid has the control as well."""
-    return [row for row in _ran(_main(with_control(rows)), results) if row.arm == TREATMENT]
+    """Generators on the treatment's latents that share a seed with an arm they are held against."""
+    metric = first_present(results, FRECHET)
+    return [
+        row
+        for row in _default_schedule(with_control(rows))
+        if row.arm == TREATMENT
+        and any(last_pairs(row, results, metric, other) for other in (CONTROL, PRETRAINED))
+    ]
 
 
 def _other_measures(rows: list[Row], results: pd.DataFrame) -> list[str]:
@@ -155,14 +163,14 @@ def _other_measures(rows: list[Row], results: pd.DataFrame) -> list[str]:
         gain = gain_over_control(row, results, metric)
         return gain_text(gain, seeds=False) if gain else ""
 
-    found = _by_measure(rows, results, _measures(results)[1:], told)
+    found = _by_measure(rows, results, measures(results)[1:], told)
     return [f"The same gains by other measures. {found}."] if found else []
 
 
 def _untransformed(rows: list[Row], results: pd.DataFrame) -> list[str]:
     """What fine-tuning otherwise than the control gains where nothing is transformed."""
     metric, ran = first_present(results, FRECHET), _ran(rows, results)
-    own = [row for row in _main(ran) if row.arm in UNTRANSFORMED]
+    own = [row for row in _default_schedule(ran) if row.arm in UNTRANSFORMED]
     gains = [(row, gain_over_control(row, results, metric)) for row in own]
     told = [(row, gain) for row, gain in gains if gain]
     parts = [f"`{row.arm}`: {row.title(ran)} {gain_text(gain, seeds=False)}" for row, gain in told]
@@ -178,15 +186,8 @@ def _over_pretrained(rows: list[Row], results: pd.DataFrame) -> list[str]:
     def told(row: Row, metric: str) -> str:
         return _against(row, results, metric, PRETRAINED)
 
-    found = _by_measure(rows, results, _measures(results), told)
+    found = _by_measure(rows, results, measures(results), told)
     return [f"{compared(TREATMENT, PRETRAINED)}: {found}."] if found else []
-
-
-def _measures(results: pd.DataFrame) -> list[str]:
-    """The main distance, that of other features, and the two that tell decoding apart."""
-    main = first_present(results, FRECHET)
-    decoding = (first_present(results, m) for m in (TO_RECONSTRUCTIONS, OF_RECONSTRUCTIONS))
-    return [name for name in (main, SECOND.get(main), *decoding) if name]
 
 
 def _by_measure(
@@ -234,10 +235,9 @@ def _autoencoders(rows: list[Row], results: pd.DataFrame) -> list[str]:
 
 
 def _error(row: Row, results: pd.DataFrame) -> str:
-    pairs = _pairs(row, results, "equivariance_error")
-    if not pairs or min(min(pair) for pair in pairs) <= 0:
+    gain = gain_of(_pairs(row, results, "equivariance_error"))
+    if gain is None:
         return ""
-    gain = paired_gain([t for t, _ in pairs], [c for _, c in pairs])
     if gain.low is None or gain.high is None:
         return f"×{1 - gain.value:.3g}"
     return f"×{1 - gain.value:.3g} [{1 - gain.high:.3g}, {1 - gain.low:.3g}]"

@@ -1,71 +1,71 @@
-"""Does a gain last? What arms gain over the control at every checkpoint."""
+"""Does a gain last? What arms gain over the control at every checkpoint, by every distance."""
 
 from typing import Any
 
 import pandas as pd
 
-from study.report.names import CONTROL, FRECHET, SECOND, first_present, label
+from study.report.names import CONTROL, FRECHET, NOT_RUN, first_present, label
 from study.report.results import where
 from study.report.table import Row, Table, gain_text, table_rows, with_control
-from study.report.tables import paired
-from study.statistics import Estimate, paired_gain
+from study.report.tables import gain_of, measures, paired
+from study.statistics import Estimate
 
 
 def gains_table(grid: dict[str, Any], results: pd.DataFrame) -> Table:
-    """Gains along training by the main distance and by that of the second extractor.
+    """Gains along training, by the distances of `measures`.
 
     Args:
         grid: `params/study.yaml`.
         results: records of all cells.
 
     Returns:
-        A row per generator, arm and distance of which the control ran with a common seed, a
-        column per checkpoint.
+        A row per generator, arm and distance, a column per checkpoint as part of the row's own
+        run; of an arm without a seed in common with the control a single row.
     """
     own = where(results, "stage", "evaluate_generator")
-    main = first_present(own, FRECHET)
-    known = set(own["metric"])
-    metrics = [name for name in dict.fromkeys((main, SECOND.get(main, main))) if name in known]
-    rows = with_control(table_rows(grid, "evaluate_generator"))
-    found = [
-        (row, metric, gains)
-        for row in rows
-        for metric in metrics
-        if row.arm != CONTROL and (gains := gains_by_checkpoint(row, own, metric))
-    ]
-    table, shown_rows = Table("gains"), [row for row, _, _ in found]
-    fractions = sorted({fraction for _, _, gains in found for fraction in gains})
+    rows = [r for r in with_control(table_rows(grid, "evaluate_generator")) if r.arm != CONTROL]
+    found: list[tuple[Row, str, dict[float, Estimate]]] = []
+    for row in rows:
+        gains = {metric: _by_part(row, own, metric) for metric in measures(own)}
+        some = {metric: by_part for metric, by_part in gains.items() if by_part}
+        found += [(row, *each) for each in (some or {first_present(own, FRECHET): {}}).items()]
+    parts = sorted({part for _, _, gains in found for part in gains}) or [1.0]
+    table = Table("gains")
     for row, metric, gains in found:
-        size = max(gain.n for gain in gains.values())
+        size = max((gain.n for gain in gains.values()), default=0)
+        steps = _steps(row, own) if gains else None
         name = label(metric, where(own, "metric", metric)["n"])
         table.add(
-            row.titles(shown_rows, size) | {"Distance": name}, {**row.choices, "metric": metric}
+            row.titles(rows, size)
+            | {"Steps": f"{steps:,}" if steps else NOT_RUN, "Distance": name},
+            {**row.choices, "metric": metric, "steps": steps},
         )
-        for fraction in fractions:
-            gain = gains.get(fraction)
-            text = gain_text(gain, seeds=False) if gain else "no checkpoint"
-            table.shown[-1][f"At {fraction:g} of the run"] = text
-            names = (f"gain_{fraction:g}{part}" for part in ("", "_low", "_high", "_n"))
+        for part in parts:
+            gain = gains.get(part)
+            text = gain_text(gain, seeds=False) if gain else "–" if gains else NOT_RUN
+            table.shown[-1][f"After {part:g}"] = text
+            names = (f"gain_{part:g}{end}" for end in ("", "_low", "_high", "_n"))
             table.numbers[-1] |= dict(zip(names, gain or [None] * 4, strict=True))
     if table.shown:
         table.notes = [
-            f"Gain over arm `{CONTROL}` at the same step, over the seeds that both have: 1 − the "
-            "geometric mean of the distances' ratios, Student-t 95 % interval over seeds. A gain "
-            "that shrinks along training is, so far, one of speed; where it ends is not seen in a "
-            "run that is still learning."
+            f"Gain over arm `{CONTROL}` after a part of the steps, over the seeds that both have: "
+            "1 − the geometric mean of the distances' ratios, Student-t 95 % interval over seeds. "
+            "–: not measured at that checkpoint."
         ]
     return table
 
 
-def gains_by_checkpoint(row: Row, results: pd.DataFrame, metric: str) -> dict[float, Estimate]:
-    """Gain over the control by part of the row's run, where both have a seed in common."""
+def _steps(row: Row, results: pd.DataFrame) -> int:
+    return int(max(row.all_of(results)["step"].dropna()))
+
+
+def _by_part(row: Row, results: pd.DataFrame, metric: str) -> dict[float, Estimate]:
+    """Gain over the control by part of the row's steps, where both have a seed in common."""
     arm, control = (r.of(results, metric) for r in (row, row.beside(CONTROL)))
-    steps = sorted(arm["step"].dropna().unique())
     found = {}
-    for step in steps:
-        pairs = paired(where(arm, "step", step), where(control, "step", step))
-        if pairs and min(min(pair) for pair in pairs) > 0:
-            found[float(step / steps[-1])] = paired_gain(
-                [t for t, _ in pairs], [c for _, c in pairs]
-            )
+    for step in arm["step"].dropna().unique():
+        gain = gain_of(paired(where(arm, "step", step), where(control, "step", step)))
+        if gain:
+            # Rounded, so that runs of other lengths share a column.
+            found[round(float(step) / _steps(row, results), 4)] = gain
     return found

@@ -14,7 +14,10 @@ from study.report.names import (
     INTRINSIC,
     KERNEL,
     NOT_RUN,
+    OF_RECONSTRUCTIONS,
     QUALITY,
+    SECOND,
+    TO_RECONSTRUCTIONS,
     first_present,
     is_distance,
     label,
@@ -178,10 +181,7 @@ def gain_over_control(
     row: Row, results: pd.DataFrame, metric: str, control: str = CONTROL
 ) -> Estimate | None:
     """Gain of a row over a control arm at the last checkpoint; None without common seeds."""
-    pairs = last_pairs(row, results, metric, control)
-    if not pairs or min(min(pair) for pair in pairs) <= 0:
-        return None
-    return paired_gain([t for t, _ in pairs], [c for _, c in pairs])
+    return gain_of(last_pairs(row, results, metric, control))
 
 
 def last_pairs(
@@ -190,6 +190,22 @@ def last_pairs(
     """Values of a row and of a control arm at the last checkpoint, for the seeds both have."""
     arm, other = (checkpoint(r.of(results, metric), -1) for r in (row, row.beside(control)))
     return paired(arm, other)
+
+
+def gain_of(pairs: list[tuple[float, float]]) -> Estimate | None:
+    """Gain by pairs of treatment and control, all positive; None without any such."""
+    if not pairs or min(min(pair) for pair in pairs) <= 0:
+        return None
+    return paired_gain([t for t, _ in pairs], [c for _, c in pairs])
+
+
+def measures(results: pd.DataFrame) -> list[str]:
+    """The main distance, that of other features, the two that tell decoding apart, if measured."""
+    main = first_present(results, FRECHET)
+    decoding = (first_present(results, m) for m in (TO_RECONSTRUCTIONS, OF_RECONSTRUCTIONS))
+    present = set(results["metric"])
+    names = (main, *([SECOND[main]] if main in SECOND else []), *decoding)
+    return [name for name in names if name in present]
 
 
 def paired(treatment: pd.DataFrame, control: pd.DataFrame) -> list[tuple[float, float]]:

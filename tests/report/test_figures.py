@@ -45,6 +45,15 @@ def test_the_control_is_open_and_neighbours_in_the_order_have_different_dashes()
     assert all(a["linestyle"] != b["linestyle"] for a, b in pairwise(looks))
 
 
+def test_panels_stand_in_as_many_columns_as_are_asked_for():
+    rows = table_rows(grid([0]), "evaluate_autoencoder")
+    figure = draw_panels({str(i): rows for i in range(8)}, lambda axes, rows: [1], columns=4)
+    places = [axes.get_subplotspec() for axes in figure.axes]
+    assert [(p.rowspan.start, p.colspan.start) for p in places if p] == [
+        (line, column) for line in range(2) for column in range(4)
+    ]
+
+
 @pytest.mark.parametrize(("number", "columns"), [(1, 1), (2, 2), (3, 3), (4, 2), (5, 3)])
 def test_panels_leave_no_empty_column(number: int, columns: int):
     rows = table_rows(grid([0]), "evaluate_autoencoder")

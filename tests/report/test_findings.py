@@ -110,19 +110,39 @@ def test_other_arms_stand_beside_the_control(tmp_path: Path, monkeypatch: pytest
 def test_generators_after_the_foremost_are_told_in_brief(
     study: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ):
-    add(study, *MEASURED)
-    change(study, "*-plain-0-sit-*.json", "fd_in_domain", 10.0)
-    change(study, "*-eq-0-sit-*.json", "fd_in_domain", 8.0)
+    kept = ("plain-0-sit", "eq-0-sit", "plain-0-dit", "eq-0-dit")
+    for file in (paths.report(study["profile"]) / "metrics" / "evaluate_generator").glob("*.json"):
+        if not any(part in file.name for part in kept):
+            file.unlink()
+    for arm, sit, dit in (("plain", 10.0, 20.0), ("eq", 8.0, 15.0)):
+        change(study, f"*-{arm}-0-sit-*.json", "fd_in_domain", sit)
+        change(study, f"*-{arm}-0-dit-*.json", "fd_in_domain", dit)
     assert not lines(study, "Further generators")
-    (first,) = lines(study, "Generators, ")
-    assert "SiT 8 against 10, gain +20.0 %" in first
     monkeypatch.setattr("study.report.findings.FOREMOST", 1)
-    (further,) = lines(study, "Further generators, the same 4 gains in that order (n = 1): ")
-    assert ": SiT +20.0 %, +5.0 %, +20.0 %, +25.0 % · REPA" in further
-    assert "DiT" not in further
+    head = "Further generators, the same gains in that order (n = 1): SiT"
+    assert lines(study, "Further generators") == [f"{head} +20.0 %."]
+    add(study, *MEASURED)
+    (further,) = lines(study, "Further generators")
+    assert further == f"{head} +20.0 %, +5.0 %, +20.0 %, +25.0 %."
     (first,) = lines(study, "Generators, ")
-    assert "DiT" in first
-    assert "SiT" not in first
+    assert first.endswith(": DiT 15 against 20, gain +25.0 % (n = 1, no interval).")
+
+
+def test_a_generator_without_its_control_takes_no_place_and_is_named(
+    study: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("study.report.findings.FOREMOST", 1)
+    (first,) = lines(study, "Generators, ")
+    assert ": DiT " in first
+    (alone,) = paths.report(study["profile"]).glob(
+        "metrics/evaluate_generator/*-plain-0-dit-*.json"
+    )
+    alone.unlink()
+    (first,) = lines(study, "Generators, ")
+    assert ": SiT " in first
+    assert not lines(study, "DiT +")
+    (last,) = lines(study, "Without a pair")
+    assert last.endswith("Without a pair of `eq` and `plain` at the default schedule: DiT.")
 
 
 def change(study: dict[str, Any], pattern: str, metric: str, value: float) -> None:

@@ -1,17 +1,18 @@
-import math
 from pathlib import Path
 from typing import Any
 
 import pytest
-from synthetic import grid, record, write_instance, write_tree
+from synthetic import grid, record, write_instance
 
 from study import paths
 from study.config import Cell
 from study.report.gains import gains_table
 from study.report.results import collect
+from study.statistics import paired_gain
 
-RATIOS = {150: 0.5, 300: 0.8, 600: 1.1}
-"""Distance of `eq` over that of `plain` by step."""
+MAIN, SECOND = "fd_in_domain", "fd_in_domain_self_supervised"
+RATIOS = {MAIN: {150: 0.5, 300: 0.8, 600: 1.1}, SECOND: {600: 0.9}}
+"""Distance of `eq` over that of `plain` by step, for the first seed."""
 
 
 @pytest.fixture
@@ -20,46 +21,60 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "reports" / "laptop" / "metrics"
 
 
-def plan_of(seeds: list[int], own: dict[str, list[int]]) -> dict[str, Any]:
-    """Results of SiT with these ratios, of seeds that ran of each arm; the others' gains spread."""
-    plan = grid(seeds)
-    write_tree({stage: cells for stage, cells in plan.items() if stage != "evaluate_generator"})
+def distance(arm: str, seed: int, metric: str, step: int) -> float:
+    """Every seed's `eq` is by its number of hundredths farther than the first one's."""
+    ratio = RATIOS[metric][step] + 0.01 * seed if arm == "eq" else 1
+    return (10 + seed) * ratio
+
+
+def plan_of(own: dict[str, list[int]], longer: int = 1) -> dict[str, Any]:
+    """Results of SiT, of seeds that ran of each arm; its steps are so many times as many."""
+    plan = grid([0, 1, 2])
     for instance, choices in plan["evaluate_generator"].items():
         cell = Cell(**choices)
-        if cell.generator == "sit" and cell.seed in own[str(cell.arm)]:
-            factors = RATIOS if cell.arm == "eq" else dict.fromkeys(RATIOS, 1.0)
+        arm, seed = str(cell.arm), cell.seed or 0
+        if cell.generator == "sit" and seed in own[arm]:
             rows = [
-                record("fd_in_domain", (10 + (cell.seed or 0)) * factor, 1000) | {"step": step}
-                for step, factor in factors.items()
+                record(metric, distance(arm, seed, metric, step), 1000) | {"step": longer * step}
+                for metric, ratios in RATIOS.items()
+                for step in ratios
             ]
             write_instance("evaluate_generator", instance, cell, rows)
     return plan
 
 
-def test_a_gain_that_turns_is_seen_at_every_checkpoint(root: Path) -> None:
-    plan = plan_of([0, 1, 2], {"plain": [0, 1, 2], "eq": [0, 1, 2]})
+def sit(root: Path, plan: dict[str, Any]) -> list[tuple[dict[str, str], dict[str, Any]]]:
     table = gains_table(plan, collect(plan, root))
-    ((shown, numbers),) = zip(table.shown, table.numbers, strict=True)
-    assert numbers["arm"] == "eq"
-    for step, ratio in RATIOS.items():
-        part = f"{step / 600:g}"
-        assert numbers[f"gain_{part}"] == pytest.approx(1 - ratio)
-        # The same ratio with every seed: an interval of no width.
-        assert math.isclose(numbers[f"gain_{part}_low"], 1 - ratio, abs_tol=1e-9)
-        assert numbers[f"gain_{part}_n"] == 3
-    assert shown["At 0.25 of the run"] == "+50.0 % [+50.0, +50.0]"
-    assert shown["At 1 of the run"] == "−10.0 % [−10.0, −10.0]"
-    assert shown["Distance"] == "FD in-domain 1k"
-    assert shown["Seeds"] == "3"
+    rows = zip(table.shown, table.numbers, strict=True)
+    return [(shown, numbers) for shown, numbers in rows if numbers["generator"] == "sit"]
+
+
+@pytest.mark.parametrize("longer", [1, 4])
+def test_a_gain_that_turns_is_seen_at_every_checkpoint(root: Path, longer: int) -> None:
+    rows = sit(root, plan_of({"plain": [0, 1, 2], "eq": [0, 1, 2]}, longer))
+    assert [numbers["metric"] for _, numbers in rows] == [MAIN, SECOND]
+    for _, numbers in rows:
+        metric = numbers["metric"]
+        for step in RATIOS[metric]:
+            pairs = [[distance(arm, s, metric, step) for s in range(3)] for arm in ("eq", "plain")]
+            names = (f"gain_{step / 600:g}{end}" for end in ("", "_low", "_high", "_n"))
+            assert [numbers[name] for name in names] == pytest.approx(list(paired_gain(*pairs)))
+    (main, _), (second, _) = rows
+    assert main["After 0.25"].startswith("+49.0 % [")
+    assert main["After 1"].startswith("−11.0 % [")
+    assert (main["Steps"], main["Seeds"]) == (f"{600 * longer:,}", "3")
+    assert main["Distance"] == "FD in-domain 1k"
+    assert second["After 0.25"] == "–"
+    assert second["After 1"].startswith("+9.0 % [")
 
 
 def test_only_seeds_of_both_arms_count(root: Path) -> None:
-    plan = plan_of([0, 1], {"plain": [0, 1], "eq": [1]})
-    (numbers,) = gains_table(plan, collect(plan, root)).numbers
+    (_, numbers), _ = sit(root, plan_of({"plain": [0, 1], "eq": [1, 2]}))
     assert (numbers["gain_1_n"], numbers["gain_1_low"]) == (1, None)
+    assert numbers["gain_1"] == pytest.approx(1 - (RATIOS[MAIN][600] + 0.01))
 
 
-def test_without_a_pair_there_is_no_table(root: Path) -> None:
-    plan = plan_of([0, 1], {"plain": [0], "eq": [1]})
-    table = gains_table(plan, collect(plan, root))
-    assert (table.shown, table.notes) == ([], [])
+def test_without_a_pair_an_arm_is_not_run(root: Path) -> None:
+    ((shown, numbers),) = sit(root, plan_of({"plain": [0], "eq": [1]}))
+    assert (shown["Seeds"], shown["Steps"], shown["After 1"]) == ("not run",) * 3
+    assert numbers["gain_1"] is None

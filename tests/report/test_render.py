@@ -81,7 +81,7 @@ def test_the_first_lines_say_what_the_profile_is(rendered: tuple[dict[str, Any],
     assert "It is no evidence about EQ-VAE" in head
     assert "SiT" in head
     assert "Seed 0 only" in head
-    assert "1 of 32 cells not run, listed below; not compared: DiT." in head
+    assert "1 of 32 cells not run, listed below. Without a pair of `eq` and `plain`" in head
     assert f"- `evaluate_generator@{_missing(study)}`" in text
 
 
