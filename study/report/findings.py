@@ -19,14 +19,21 @@ from study.report.names import (
     TREATMENT,
     UNTRANSFORMED,
     compared,
-    controls,
     first_present,
     label,
 )
 from study.report.results import instances, where
-from study.report.table import Row, gain_text, signed, table_rows, with_control
+from study.report.table import (
+    Row,
+    default_schedule,
+    gain_text,
+    signed,
+    table_rows,
+    with_control,
+)
 from study.report.tables import (
     checkpoint,
+    distances,
     gain_of,
     gain_over_control,
     last_pairs,
@@ -84,8 +91,8 @@ def other_recipes(grid: dict[str, Any], results: pd.DataFrame) -> str:
     """What other transforms and objectives gain, by both extractors; empty where none has run."""
     rows = table_rows(grid, "evaluate_generator")
     own = where(results, "stage", "evaluate_generator")
-    ran, metrics = _ran(rows, own), measures(own)[:2]
-    others = [row for row in _default_schedule(ran) if row.arm not in FIRST]
+    ran, metrics = _ran(rows, own), distances(own)
+    others = [row for row in default_schedule(ran) if row.arm not in FIRST]
     size, told = _in_brief({f"{row.title(ran)} `{row.arm}`": row for row in others}, own, metrics)
     by = ", ".join(label(name, where(own, "metric", name)["n"]) for name in metrics)
     head = f"Other recipes and rivals ({size}), gain over `{CONTROL}` by {by}"
@@ -128,7 +135,7 @@ def _in_brief(rows: dict[str, Row], results: pd.DataFrame, metrics: list[str]) -
 def _without_a_pair(rows: list[Row], results: pd.DataFrame) -> list[str]:
     """Generators that are to be compared and have no seed of both arms, where others have."""
     metric = first_present(results, FRECHET)
-    wanted = [row for row in _default_schedule(with_control(rows)) if row.arm == TREATMENT]
+    wanted = [row for row in default_schedule(with_control(rows)) if row.arm == TREATMENT]
     left = [row for row in wanted if not last_pairs(row, results, metric, CONTROL)]
     names = " · ".join(row.title(rows) for row in left)
     head = f"Without a pair of `{TREATMENT}` and `{CONTROL}` at the default schedule"
@@ -140,17 +147,12 @@ def _ran(rows: list[Row], results: pd.DataFrame) -> list[Row]:
     return [row for row in rows if len(row.all_of(results))]
 
 
-def _default_schedule(rows: list[Row]) -> list[Row]:
-    """Generators with the default schedule and length; of others there is a table."""
-    return [row for row in rows if not controls(row.choices["generator"])]
-
-
 def _treated(rows: list[Row], results: pd.DataFrame) -> list[Row]:
     """Generators on the treatment's latents that share a seed with an arm they are held against."""
     metric = first_present(results, FRECHET)
     return [
         row
-        for row in _default_schedule(with_control(rows))
+        for row in default_schedule(with_control(rows))
         if row.arm == TREATMENT
         and any(last_pairs(row, results, metric, other) for other in (CONTROL, PRETRAINED))
     ]
@@ -170,7 +172,7 @@ def _other_measures(rows: list[Row], results: pd.DataFrame) -> list[str]:
 def _untransformed(rows: list[Row], results: pd.DataFrame) -> list[str]:
     """What fine-tuning otherwise than the control gains where nothing is transformed."""
     metric, ran = first_present(results, FRECHET), _ran(rows, results)
-    own = [row for row in _default_schedule(ran) if row.arm in UNTRANSFORMED]
+    own = [row for row in default_schedule(ran) if row.arm in UNTRANSFORMED]
     gains = [(row, gain_over_control(row, results, metric)) for row in own]
     told = [(row, gain) for row, gain in gains if gain]
     parts = [f"`{row.arm}`: {row.title(ran)} {gain_text(gain, seeds=False)}" for row, gain in told]

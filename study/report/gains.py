@@ -1,5 +1,6 @@
 """Does a gain last? What arms gain over the control at every checkpoint, by every distance."""
 
+import math
 from typing import Any
 
 import pandas as pd
@@ -24,21 +25,22 @@ def gains_table(grid: dict[str, Any], results: pd.DataFrame) -> Table:
     """
     own = where(results, "stage", "evaluate_generator")
     rows = [r for r in with_control(table_rows(grid, "evaluate_generator")) if r.arm != CONTROL]
-    found: list[tuple[Row, str, dict[float, Estimate]]] = []
+    metrics, table = measures(own), Table("gains")
+    found: list[tuple[Row, str, float, dict[float, Estimate]]] = []
     for row in rows:
-        gains = {metric: _by_part(row, own, metric) for metric in measures(own)}
+        steps = max(row.all_of(own)["step"].dropna(), default=math.nan)
+        gains = {metric: _by_part(row, own, metric, steps) for metric in metrics}
         some = {metric: by_part for metric, by_part in gains.items() if by_part}
-        found += [(row, *each) for each in (some or {first_present(own, FRECHET): {}}).items()]
-    parts = sorted({part for _, _, gains in found for part in gains}) or [1.0]
-    table = Table("gains")
-    for row, metric, gains in found:
+        some = some or {first_present(own, FRECHET): {}}
+        found += [(row, metric, steps, by_part) for metric, by_part in some.items()]
+    parts = sorted({part for *_, gains in found for part in gains}) or [1.0]
+    for row, metric, steps, gains in found:
         size = max((gain.n for gain in gains.values()), default=0)
-        steps = _steps(row, own) if gains else None
         name = label(metric, where(own, "metric", metric)["n"])
         table.add(
             row.titles(rows, size)
-            | {"Steps": f"{steps:,}" if steps else NOT_RUN, "Distance": name},
-            {**row.choices, "metric": metric, "steps": steps},
+            | {"Steps": f"{steps:,.0f}" if gains else NOT_RUN, "Distance": name},
+            {**row.choices, "metric": metric, "steps": steps if gains else None},
         )
         for part in parts:
             gain = gains.get(part)
@@ -55,17 +57,12 @@ def gains_table(grid: dict[str, Any], results: pd.DataFrame) -> Table:
     return table
 
 
-def _steps(row: Row, results: pd.DataFrame) -> int:
-    return int(max(row.all_of(results)["step"].dropna()))
-
-
-def _by_part(row: Row, results: pd.DataFrame, metric: str) -> dict[float, Estimate]:
+def _by_part(row: Row, results: pd.DataFrame, metric: str, steps: float) -> dict[float, Estimate]:
     """Gain over the control by part of the row's steps, where both have a seed in common."""
     arm, control = (r.of(results, metric) for r in (row, row.beside(CONTROL)))
     found = {}
     for step in arm["step"].dropna().unique():
-        gain = gain_of(paired(where(arm, "step", step), where(control, "step", step)))
-        if gain:
+        if gain := gain_of(paired(where(arm, "step", step), where(control, "step", step))):
             # Rounded, so that runs of other lengths share a column.
-            found[round(float(step) / _steps(row, results), 4)] = gain
+            found[round(float(step) / steps, 4)] = gain
     return found

@@ -20,13 +20,12 @@ from study.report.names import (
     FRECHET,
     NOT_RUN,
     TREATMENT,
-    controls,
     count,
     first_present,
     label,
 )
 from study.report.results import where, write_csv
-from study.report.table import Row, Table, table_rows
+from study.report.table import Row, Table, default_schedule, table_rows
 from study.statistics import t_interval
 
 ERROR = "equivariance_error"
@@ -63,7 +62,7 @@ def headline_figure(
 def _panels(grid: dict[str, Any], results: pd.DataFrame) -> dict[str, list[Row]]:
     """What there is to draw of generators; others, and other arms, stand in later figures."""
     rows = table_rows(grid, "evaluate_generator")
-    rows = [row for row in rows if not controls(row.choices["generator"])] or rows
+    rows = default_schedule(rows) or rows
     own = where(results, "stage", "evaluate_generator")
     own = where(own, "metric", first_present(results, FRECHET))
     return panels(rows, lambda row: row.arm in FIRST and len(row.all_of(own)))

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from study.config import Cell
-from study.report.names import CONTROL, NOT_IN_GRID, NOT_RUN, arm_rank, generator
+from study.report.names import CONTROL, NOT_IN_GRID, NOT_RUN, arm_rank, controls, generator
 from study.report.results import instances, where
 from study.statistics import Estimate, t_interval
 from study.tracking import write_text
@@ -149,6 +149,11 @@ def with_control(rows: list[Row]) -> list[Row]:
     """Rows whose control arm is in the grid, the control's own among them."""
     controlled = {row.group for row in rows if row.arm == CONTROL}
     return [row for row in rows if row.group in controlled]
+
+
+def default_schedule(rows: list[Row]) -> list[Row]:
+    """Generators with the default schedule and length; of others there is a table."""
+    return [row for row in rows if not controls(row.choices["generator"])]
 
 
 def mean_text(mean: float, high: float | None) -> str:

@@ -199,13 +199,17 @@ def gain_of(pairs: list[tuple[float, float]]) -> Estimate | None:
     return paired_gain([t for t, _ in pairs], [c for _, c in pairs])
 
 
+def distances(results: pd.DataFrame) -> list[str]:
+    """The main distance and that of the second extractor, as far as they were measured."""
+    main, present = first_present(results, FRECHET), set(results["metric"])
+    return [name for name in (main, SECOND.get(main, "")) if name in present]
+
+
 def measures(results: pd.DataFrame) -> list[str]:
-    """The main distance, that of other features, the two that tell decoding apart, if measured."""
-    main = first_present(results, FRECHET)
-    decoding = (first_present(results, m) for m in (TO_RECONSTRUCTIONS, OF_RECONSTRUCTIONS))
+    """The distances, and the two that tell decoding apart, as far as they were measured."""
     present = set(results["metric"])
-    names = (main, *([SECOND[main]] if main in SECOND else []), *decoding)
-    return [name for name in names if name in present]
+    decoding = (first_present(results, m) for m in (TO_RECONSTRUCTIONS, OF_RECONSTRUCTIONS))
+    return [*distances(results), *(name for name in decoding if name in present)]
 
 
 def paired(treatment: pd.DataFrame, control: pd.DataFrame) -> list[tuple[float, float]]:

@@ -8,6 +8,13 @@ from study.config.claims import load_claims
 from study.report.render import render
 
 
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where metrics files are, in a folder that is the project's for a test."""
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    return tmp_path / "reports" / "laptop" / "metrics"
+
+
 @pytest.fixture(scope="session")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report of three seeds with notes; tests leave it as it is."""

@@ -17,12 +17,6 @@ from study.statistics import t_interval
 CLAIMS = load_claims(paths.PARAMS / "claims.yaml")
 
 
-@pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(paths, "ROOT", tmp_path)
-    return tmp_path / "reports" / "laptop" / "metrics"
-
-
 def tables(plan: dict[str, Any], root: Path) -> tuple[Table, Table, str]:
     judged = judge(CLAIMS, plan, collect(plan, root))
     spent = costs(plan, root)

@@ -1,18 +1,10 @@
 import csv
 from pathlib import Path
 
-import pytest
 from synthetic import grid, write_tree
 
-from study import paths
 from study.report.fine_tuning import FOLLOWED, fine_tuning_figure, fine_tuning_table
 from study.report.results import collect, costs
-
-
-@pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(paths, "ROOT", tmp_path)
-    return tmp_path / "reports" / "laptop" / "metrics"
 
 
 def test_every_arm_that_trains_has_its_change_and_its_work(root: Path) -> None:

@@ -4,7 +4,6 @@ from typing import Any
 import pytest
 from synthetic import grid, record, write_instance
 
-from study import paths
 from study.config import Cell
 from study.report.gains import gains_table
 from study.report.results import collect
@@ -13,12 +12,6 @@ from study.statistics import paired_gain
 MAIN, SECOND = "fd_in_domain", "fd_in_domain_self_supervised"
 RATIOS = {MAIN: {150: 0.5, 300: 0.8, 600: 1.1}, SECOND: {600: 0.9}}
 """Distance of `eq` over that of `plain` by step, for the first seed."""
-
-
-@pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(paths, "ROOT", tmp_path)
-    return tmp_path / "reports" / "laptop" / "metrics"
 
 
 def distance(arm: str, seed: int, metric: str, step: int) -> float:

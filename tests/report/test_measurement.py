@@ -1,18 +1,10 @@
 import json
 from pathlib import Path
 
-import pytest
 from synthetic import grid, write_tree
 
-from study import paths
 from study.report.measurement import measurement
 from study.report.results import collect
-
-
-@pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(paths, "ROOT", tmp_path)
-    return tmp_path / "reports" / "laptop" / "metrics"
 
 
 def test_a_distance_that_misses_a_degradation_is_doubted(root: Path):

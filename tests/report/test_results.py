@@ -7,15 +7,8 @@ from typing import Any
 import pytest
 from synthetic import grid, record, write_instance, write_tree
 
-from study import paths
 from study.config import Cell, ConfigError
 from study.report.results import COLUMNS, collect, costs, not_run, summarise, where, write_csv
-
-
-@pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(paths, "ROOT", tmp_path)
-    return tmp_path / "reports" / "laptop" / "metrics"
 
 
 @pytest.fixture

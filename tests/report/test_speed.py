@@ -5,19 +5,12 @@ from typing import Any
 import pytest
 from synthetic import grid, record, write_instance, write_tree
 
-from study import paths
 from study.config import Cell
 from study.report.results import collect, read
 from study.report.speed import COUNTED, Costs, Spent, speed_up_table
 from study.statistics import Reach
 
 STEPS = [75, 150, 300, 600]
-
-
-@pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(paths, "ROOT", tmp_path)
-    return tmp_path / "reports" / "laptop" / "metrics"
 
 
 def plan_of(factor: float, seeds: int = 3) -> dict[str, Any]:

@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 from synthetic import grid, write_tree
 
-from study import paths
 from study.config import AlignmentTarget, REPAConfig, choices, generator_group
 from study.report.names import count, generator, label, objective
 from study.report.results import collect, costs, where
@@ -16,12 +15,6 @@ from study.report.table import Table
 from study.report.tables import autoencoder_table, cost_table, generator_table, quality_table
 from study.report.transforms import equivariance_table, transformed_table
 from study.statistics import paired_gain
-
-
-@pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(paths, "ROOT", tmp_path)
-    return tmp_path / "reports" / "laptop" / "metrics"
 
 
 def measured(root: Path, stage: str, part: str, metric: str) -> list[float]:
