@@ -145,6 +145,19 @@ def test_a_generator_without_its_control_takes_no_place_and_is_named(
     assert last.endswith("Without a pair of `eq` and `plain` at the default schedule: DiT.")
 
 
+@pytest.mark.parametrize(("seeds", "told"), [(1, False), (2, False), (3, True)])
+def test_autoencoders_have_intervals_where_seeds_are_more_than_two(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seeds: int, told: bool
+):
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    study = grid(list(range(seeds)))
+    write_tree(study)
+    (line,) = lines(study, "Autoencoders, ")
+    assert ("[" in line) == told
+    assert (f"(n = {seeds})" in line) != told
+    assert " dB" in line
+
+
 def change(study: dict[str, Any], pattern: str, metric: str, value: float) -> None:
     """Set the measurement of the last checkpoint."""
     folder = paths.report(study["profile"]) / "metrics" / "evaluate_generator"
