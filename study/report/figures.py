@@ -124,11 +124,20 @@ def legend(figure: Figure, arms: Iterable[str], extra: Sequence[Line2D] = ()) ->
     """One legend below all panels, arms in their order; none without arms."""
     every = [*(_handle(arm) for arm in sorted(set(arms), key=arm_rank)), *extra]
     if len(every) > len(extra):
-        characters = round(_CHARACTERS * figure.get_figwidth() / WIDTH)
-        columns = characters // (8 + max(len(str(line.get_label())) for line in every))
-        figure.legend(
-            handles=every, loc="outside lower center", ncols=max(1, min(6, columns)), frameon=False
-        )
+        names = [str(line.get_label()) for line in every]
+        columns = _columns(names, round(_CHARACTERS * figure.get_figwidth() / WIDTH))
+        look = {"loc": "outside lower center", "frameon": False, "columnspacing": 1.5}
+        figure.legend(handles=every, ncols=columns, **look)
+
+
+def _columns(names: list[str], characters: int) -> int:
+    """Most columns of a legend that fit, at most 6; each is as wide as its own longest name."""
+
+    def width(columns: int) -> int:
+        return sum(8 + max(map(len, some)) for some in np.array_split(names, columns))
+
+    most = min(6, len(names))
+    return next((n for n in range(most, 1, -1) if width(n) <= characters), 1)
 
 
 def save(figure: Figure, target: Path) -> None:

@@ -1,5 +1,6 @@
 """What the report says in sentences; every number comes from the results."""
 
+import math
 from collections.abc import Callable
 from statistics import fmean
 from typing import Any
@@ -60,8 +61,6 @@ _SCOPES = {
     "paper_vq": "The paper's discrete autoencoder, generator and data.",
     "paper_released": "The paper's models and data, on its authors' checkpoints as released.",
 }
-_IN_FULL = 3
-"""Seeds from which intervals of autoencoders are told: of two they reach 13 standard errors."""
 
 
 def scope(profile: str) -> str:
@@ -229,27 +228,34 @@ def _against(row: Row, results: pd.DataFrame, metric: str, control: str) -> str:
 
 def _autoencoders(rows: list[Row], results: pd.DataFrame) -> list[str]:
     treated = [row for row in with_control(rows) if row.arm == TREATMENT]
-    parts = {f"`{row.title(rows)}`": _autoencoder(row, results) for row in treated}
+    parts = {}
+    for row in treated:
+        told = [text for text in (_error(row, results), _quality(row, results)) if text]
+        size = sample_size(
+            len(_pairs(row, results, name)) for name in ("equivariance_error", "psnr_db")
+        )
+        parts[f"`{row.title(rows)}`"] = ", ".join([*told, size]) if told else ""
     head = f"Autoencoders, {compared(TREATMENT, CONTROL)}, equivariance error and PSNR"
     return [f"{head}: {_listed(parts)}."]
 
 
-def _autoencoder(row: Row, results: pd.DataFrame) -> str:
+def _error(row: Row, results: pd.DataFrame) -> str:
     gain = gain_of(_pairs(row, results, "equivariance_error"))
+    if gain is None:
+        return ""
+    if gain.low is None or gain.high is None:
+        return f"×{1 - gain.value:.3g}"
+    return f"×{1 - gain.value:.3g} [{1 - gain.high:.3g}, {1 - gain.low:.3g}]"
+
+
+def _quality(row: Row, results: pd.DataFrame) -> str:
     differences = [t - c for t, c in _pairs(row, results, "psnr_db")]
-    n = max(gain.n if gain else 0, len(differences))
-    told = []
-    if gain:
-        text = f"×{1 - gain.value:.3g}"
-        if gain.low is not None and gain.high is not None and n >= _IN_FULL:
-            text += f" [{1 - gain.high:.3g}, {1 - gain.low:.3g}]"
-        told.append(text)
-    if differences:
-        text = f"{signed(fmean(differences), 2)} dB"
-        if (interval := t_interval(differences)) and n >= _IN_FULL:
-            text += f" [{signed(interval[0], 2)}, {signed(interval[1], 2)}]"
-        told.append(text)
-    return ", ".join(told) + f" (n = {n})" * (0 < n < _IN_FULL)
+    if not differences:
+        return ""
+    text = f"{signed(math.fsum(differences) / len(differences), 2)} dB"
+    if (interval := t_interval(differences)) is None:
+        return text
+    return f"{text} [{signed(interval[0], 2)}, {signed(interval[1], 2)}]"
 
 
 def _pairs(row: Row, results: pd.DataFrame, metric: str) -> list[tuple[float, float]]:

@@ -65,9 +65,11 @@ def _figure(ran: list[tuple[Beside, str]]) -> Figure:
         handles = [
             Line2D([], [], color=_OURS, marker="o", label="mean, interval", markersize=7),
             Line2D([], [], color=_OURS, marker="|", label="each seed", **look),
-            Line2D([], [], color=_PAPER, marker="D", mfc="white", label="paper", **look),
             Patch(color="#dddddd", label="below practical size"),
         ]
+        if any(compared.paper is not None for compared, _ in ran):
+            paper = Line2D([], [], color=_PAPER, marker="D", mfc="white", label="paper", **look)
+            handles.append(paper)
         figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
     return figure
 

@@ -33,8 +33,9 @@ QUALITY = ("rfid", "rfd_inception", "rfd_in_domain", "psnr_db")
 """Of reconstructions; the first that was measured is drawn against the error."""
 FRACTION = 0.5
 """Of the control's run, whose distance the speed-up shown is about."""
-_WIDTH, _PANELS = 6.2, {1: 2.1, 2: 2.85}
-"""Of the figure, and height of one and two lines of panels, in inches: half a page takes it."""
+_WIDTH, _PANELS = 6.2, {1: 2.1, 2: 2.7}
+"""Of the figure, and height of one and two lines of panels, in inches: half a page takes it, and
+a report's first screen."""
 _GENERATED = ["arm", "seed", "generator", "autoencoder", "metric", "images_seen", "value", "n"]
 _RECONSTRUCTED = ["arm", "seed", "data", "autoencoder", "metric", "value", "n"]
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
@@ -12,8 +13,8 @@ from PIL import Image
 from synthetic import grid, write_tree
 
 from study import paths
-from study.report.figures import WIDTH, arm_look, draw_panels, panels, save
-from study.report.names import ARMS
+from study.report.figures import STYLE, WIDTH, arm_look, draw_panels, legend, panels, save
+from study.report.names import ARMS, FIRST
 from study.report.pictures import instance_of, pictures
 from study.report.strips import strips
 from study.report.table import Row, table_rows
@@ -199,3 +200,20 @@ def test_large_grids_of_samples_are_cut_to_whole_samples(study: dict[str, Any], 
         inside = row < shown and column < shown
         count = (pixels == colours[row, column]).sum()
         assert count >= len(files) * 256**2 if inside else count < 256**2
+
+
+@pytest.mark.parametrize("arms", [ARMS, ARMS[:12], ARMS[:5], FIRST])
+@pytest.mark.parametrize("width", [4.5, 6.2, WIDTH])
+def test_a_legend_fits_in_as_few_lines_as_it_can(arms: tuple[str, ...], width: float):
+    with rc_context(STYLE):
+        figure = Figure(figsize=(width, 4), layout="constrained")
+        figure.subplots()
+        legend(figure, arms)
+        FigureCanvasAgg(figure).draw()
+    (drawn,) = figure.legends
+    box = drawn.get_window_extent()
+    assert box.x0 >= 0
+    assert box.x1 <= figure.bbox.x1
+    if arms == ARMS[:5] and width >= 6:
+        # On one line, though as many columns as wide as the longest name would take two.
+        assert box.height < 2 * max(text.get_window_extent().height for text in drawn.texts)

@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -145,17 +146,32 @@ def test_a_generator_without_its_control_takes_no_place_and_is_named(
     assert last.endswith("Without a pair of `eq` and `plain` at the default schedule: DiT.")
 
 
-@pytest.mark.parametrize(("seeds", "told"), [(1, False), (2, False), (3, True)])
-def test_autoencoders_have_intervals_where_seeds_are_more_than_two(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seeds: int, told: bool
+def test_autoencoders_are_told_with_intervals_and_seeds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(paths, "ROOT", tmp_path)
-    study = grid(list(range(seeds)))
+    study = grid([0, 1, 2])
     write_tree(study)
     (line,) = lines(study, "Autoencoders, ")
-    assert ("[" in line) == told
-    assert (f"(n = {seeds})" in line) != told
-    assert " dB" in line
+    error, quality = r"×\d\S* \[\S+, \S+\]", r"[+−]\S+ dB \[\S+, \S+\]"
+    named = re.findall(rf"(`\w+`) {error}, {quality}, n = 3", line)
+    assert len(named) == len(re.findall(r"`\w+` ×", line)) > 1
+    # One has one seed, another not the same number of both measures, and the last has not run.
+    folder = paths.report(study["profile"]) / "metrics" / "evaluate_autoencoder"
+    first, second = (name.strip("`") for name in named[:2])
+    for seed in (1, 2):
+        next(folder.glob(f"*-{first}-eq-{seed}.json")).unlink()
+    path = next(folder.glob(f"*-{second}-eq-2.json"))
+    content = json.loads(path.read_text())
+    content["records"] = [r for r in content["records"] if r["metric"] != "psnr_db"]
+    path.write_text(json.dumps(content))
+    (line,) = lines(study, "Autoencoders, ")
+    assert re.search(rf"`{first}` ×[\d.]+, [+−][\d.]+ dB, n = 1;", line)
+    assert re.search(rf"`{second}` {error}, {quality}, n = 2 to 3", line)
+    for path in folder.glob(f"*-{second}-plain-*.json"):
+        path.unlink()
+    (line,) = lines(study, "Autoencoders, ")
+    assert line.endswith(f"; not run: `{second}`.")
 
 
 def change(study: dict[str, Any], pattern: str, metric: str, value: float) -> None:
