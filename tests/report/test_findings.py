@@ -156,7 +156,7 @@ def test_autoencoders_are_told_with_intervals_and_seeds(
     error, quality = r"×\d\S* \[\S+, \S+\]", r"[+−]\S+ dB \[\S+, \S+\]"
     named = re.findall(rf"(`\w+`) {error}, {quality}, n = 3", line)
     assert len(named) == len(re.findall(r"`\w+` ×", line)) > 1
-    # One has one seed, another not the same number of both measures, and the last has not run.
+    # One seed of the first; of the second a measurement less, and then nothing to compare it with.
     folder = paths.report(study["profile"]) / "metrics" / "evaluate_autoencoder"
     first, second = (name.strip("`") for name in named[:2])
     for seed in (1, 2):
