@@ -1,6 +1,5 @@
 """What the report says in sentences; every number comes from the results."""
 
-import math
 from collections.abc import Callable
 from statistics import fmean
 from typing import Any
@@ -230,17 +229,16 @@ def _autoencoders(rows: list[Row], results: pd.DataFrame) -> list[str]:
     treated = [row for row in with_control(rows) if row.arm == TREATMENT]
     parts = {}
     for row in treated:
-        told = [text for text in (_error(row, results), _quality(row, results)) if text]
-        size = sample_size(
-            len(_pairs(row, results, name)) for name in ("equivariance_error", "psnr_db")
-        )
+        errors, qualities = (_pairs(row, results, m) for m in ("equivariance_error", "psnr_db"))
+        told = [text for text in (_error(errors), _quality(qualities)) if text]
+        size = sample_size([len(errors), len(qualities)])
         parts[f"`{row.title(rows)}`"] = ", ".join([*told, size]) if told else ""
     head = f"Autoencoders, {compared(TREATMENT, CONTROL)}, equivariance error and PSNR"
     return [f"{head}: {_listed(parts)}."]
 
 
-def _error(row: Row, results: pd.DataFrame) -> str:
-    gain = gain_of(_pairs(row, results, "equivariance_error"))
+def _error(pairs: list[tuple[float, float]]) -> str:
+    gain = gain_of(pairs)
     if gain is None:
         return ""
     if gain.low is None or gain.high is None:
@@ -248,11 +246,11 @@ def _error(row: Row, results: pd.DataFrame) -> str:
     return f"×{1 - gain.value:.3g} [{1 - gain.high:.3g}, {1 - gain.low:.3g}]"
 
 
-def _quality(row: Row, results: pd.DataFrame) -> str:
-    differences = [t - c for t, c in _pairs(row, results, "psnr_db")]
+def _quality(pairs: list[tuple[float, float]]) -> str:
+    differences = [t - c for t, c in pairs]
     if not differences:
         return ""
-    text = f"{signed(math.fsum(differences) / len(differences), 2)} dB"
+    text = f"{signed(fmean(differences), 2)} dB"
     if (interval := t_interval(differences)) is None:
         return text
     return f"{text} [{signed(interval[0], 2)}, {signed(interval[1], 2)}]"
