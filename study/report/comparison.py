@@ -79,6 +79,7 @@ def verdict_table(judged: list[Judged], endpoints: Table) -> Table:
         measure = _row_of(endpoints, judged, outcome)["Measure"]
         more = f"; 1 of {len(pairs)} endpoints" if len(pairs) > 1 else ""
         more += f"; needs {', '.join(each.missing)}" if each.missing else ""
+        more += _of_generators(each)
         table.add(
             {
                 "Claim": f"{each.claim.number}. {each.claim.claim}",
@@ -130,6 +131,7 @@ def claim_sections(
                 "cost": row["Cost [min]"],
                 "scope": row["Scope"],
                 "missing": each.missing,
+                "unrun": _unrun(each),
                 "table": _table(ran, judged, endpoints).markdown(),
                 "sources": sorted({b.source for _, b in ran if b.source}),
                 "cells": _cells([o for o, _ in ran], grid, cells),
@@ -145,6 +147,20 @@ def not_run_claims(judged: list[Judged]) -> list[str]:
         for each in judged
         if all(outcome.estimate is None for outcome in each.outcomes)
     ]
+
+
+def _of_generators(each: Judged) -> str:
+    """What came of generators, where the verdict is by the autoencoder alone."""
+    if any(o.endpoint.generator for o in each.outcomes if o.endpoint.primary):
+        return ""
+    found = {o.verdict.value: None for o in each.outcomes if o.endpoint.generator}
+    return f"; of generators (secondary): {', '.join(found)}" if found else ""
+
+
+def _unrun(each: Judged) -> list[str]:
+    """What secondary endpoints that did not run need; what primary ones do is `missing`."""
+    without = [o for o in each.outcomes if o.estimate is None and not o.endpoint.primary]
+    return list(dict.fromkeys(need for o in without for need in o.found.missing))
 
 
 def _table(ran: list[tuple[Outcome, Beside]], judged: list[Judged], endpoints: Table) -> Table:

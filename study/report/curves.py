@@ -2,16 +2,21 @@
 
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from study.report.figures import arm_look, draw_panels, log_ticks, panels, save
-from study.report.names import FRECHET, count, first_present, label
+from study.report.figures import arm_look, divided, draw_panels, log_ticks, panels, save
+from study.report.names import (
+    FRECHET,
+    count,
+    first_present,
+    label,
+)
 from study.report.results import instances, where, write_csv
 from study.report.table import Row, table_rows
 
@@ -23,6 +28,8 @@ _LOSSES = {
     "finetune_autoencoder": ("pixel", "L1 of pixels (running mean)"),
     "train_generator": ("loss", "training loss (running mean)"),
 }
+# Times beyond the curves that a level is drawn as a line; farther, it would press them together.
+_REACH = 1.5
 # Share of a curve that its running mean spans.
 _SMOOTHING = 1 / 20
 
@@ -39,24 +46,19 @@ def convergence(grid: dict[str, Any], results: pd.DataFrame, target: Path) -> No
     def draw(axes: Axes, rows: list[Row]) -> list[int]:
         for row in rows:
             _distances(axes, row.arm, row.of(own, metric))
-            if values := row.of(own, start)["value"].tolist():
-                axes.axhline(sum(values) / len(values), color=arm_look(row.arm)["color"], **_RANDOM)
         axes.set_ylabel(name)
         if axes.lines:
             axes.set_yscale("log")
+            _random(axes, {row.arm: row.of(own, start)["value"].tolist() for row in rows})
             for value in where(floor, "data", rows[0].choices.get("data"))["value"]:
                 _floor(axes, value)
             log_ticks(axes)
             _images_axis(axes, pd.concat([row.of(own, metric) for row in rows]))
         return [len(_by_seed(row.of(own, metric))) for row in rows]
 
-    extra = [
-        Line2D([], [], color="grey", label="random latents", **_RANDOM),
-        Line2D([], [], label="floor: real images", **_FLOOR),
-    ]
     rows = table_rows(grid, "evaluate_generator")
     content = panels(rows, lambda row: len(row.of(own, metric)))
-    save(draw_panels(content, draw, extra), target)
+    save(draw_panels(divided(content), draw), target)
 
 
 def training(grid: dict[str, Any], root: Path, target: Path) -> None:
@@ -106,14 +108,31 @@ def _means(records: pd.DataFrame) -> list[tuple[int, float]]:
     return [(step, float(np.mean(where(records, "step", step)["value"]))) for step in steps]
 
 
-def _floor(axes: Axes, value: float) -> None:
-    lowest = axes.get_ylim()[0]
-    if value > lowest / 3:
-        axes.axhline(value, **_FLOOR)
+def _random(axes: Axes, found: dict[str, list[float]]) -> None:
+    """What random latents give by arm, within reach of the curves; else the least and the most."""
+    levels = {arm: fmean(values) for arm, values in found.items() if values}
+    if not levels:
+        return
+    low, high = min(levels.values()), max(levels.values())
+    look: dict[str, Any] = {"fontsize": 8, "ha": "right", "va": "top"}
+    if low < _REACH * axes.get_ylim()[1]:
+        for arm, value in levels.items():
+            axes.axhline(value, color=arm_look(arm)["color"], **_RANDOM)
+        axes.text(0.98, low, "random latents", transform=axes.get_yaxis_transform(), **look)
     else:
-        # As a line it would press the curves into the upper part of the panel.
-        text = f"floor {value:.3g}, below the panel"
-        axes.text(0.02, 0.02, text, transform=axes.transAxes, fontsize=8)
+        ends = dict.fromkeys(f"{value:.3g}" for value in (low, high))
+        text = f"random latents {' to '.join(ends)} ↑"
+        axes.text(0.98, 0.98, text, transform=axes.transAxes, **look)
+
+
+def _floor(axes: Axes, value: float) -> None:
+    """What real images have, within reach of the curves; else its value."""
+    look: dict[str, Any] = {"fontsize": 8, "ha": "left", "va": "bottom"}
+    if value > axes.get_ylim()[0] / _REACH:
+        axes.axhline(value, **_FLOOR)
+        axes.text(0.02, value, "floor", transform=axes.get_yaxis_transform(), **look)
+    else:
+        axes.text(0.02, 0.02, f"floor {value:.3g} ↓", transform=axes.transAxes, **look)
 
 
 def _images_axis(axes: Axes, records: pd.DataFrame) -> None:

@@ -14,13 +14,24 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
 from PIL import Image
 
-from study.report.names import ARMS, CONTROL, NOT_IN_GRID, NOT_RUN, arm_rank, count
+from study.report.names import (
+    ARMS,
+    CONTROL,
+    FIRST,
+    NOT_IN_GRID,
+    NOT_RUN,
+    TREATMENT,
+    arm_rank,
+    count,
+)
 from study.report.table import Row
 
 Draw = Callable[[Axes, list[Row]], list[int]]
 DPI = 150
 WIDTH = 9.0
 """Of a figure, in inches."""
+_ARMS = 6
+"""That a panel of curves can tell apart."""
 _CHARACTERS = 130
 """That fit in a line of the legend; an entry has its name and its line, as wide as 8 of them."""
 _TITLE_CHARACTERS = 96
@@ -67,6 +78,20 @@ def panels(rows: list[Row], has: Callable[[Row], object]) -> dict[str, list[Row]
     found: dict[str, list[Row]] = {}
     for row in some:
         found.setdefault(row.title(some), []).append(row)
+    return found
+
+
+def divided(content: dict[str, list[Row]]) -> dict[str, list[Row]]:
+    """Other recipes in a panel of their own where one has more arms than can be told apart."""
+    found: dict[str, list[Row]] = {}
+    for title, rows in content.items():
+        others = [row for row in rows if row.arm not in FIRST]
+        if len(rows) <= _ARMS or not others:
+            found[title] = rows
+            continue
+        found[title] = [row for row in rows if row.arm in FIRST]
+        between = [row for row in rows if row.arm in (CONTROL, TREATMENT)]
+        found[f"{title}, other recipes"] = [*between, *others]
     return found
 
 

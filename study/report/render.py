@@ -7,9 +7,11 @@ import pandas as pd
 
 from study import paths
 from study.config.claims import Claim
+from study.report.arms import arms_figure, compared_arms
 from study.report.claims import claims_table, endpoints_table, headline
 from study.report.comparison import claim_sections, not_run_claims, verdict_table
 from study.report.curves import convergence, training
+from study.report.detail import detail
 from study.report.findings import findings, other_recipes, scope
 from study.report.fine_tuning import fine_tuning_figure, fine_tuning_table
 from study.report.forest import forests
@@ -79,11 +81,13 @@ def render(grid: dict[str, Any], claims: list[Claim]) -> None:
     for table in tables.values():
         table.write(folder / "tables")
     convergence(grid, results, figures / "convergence")
+    arms_figure(grid, results, figures / "arms")
     training(grid, root, figures / "training")
     fine_tuning_figure(grid, root, figures / "fine_tuning")
     pictures(grid, "evaluate_generator", root, figures / "samples.png")
     strips(grid, root, figures)
     spectra(grid, root, figures / "spectra")
+    detail(grid, root, figures / "detail")
     headline_figure(grid, results, tables["speed_up"], figures / "headline")
     forests(judged, tables["endpoints"], figures / "claims")
     text = _report(grid, root, cells, results, spent, judged, tables)
@@ -120,6 +124,7 @@ def _report(
         "notes": _notes(grid["profile"]),
         "claims": claim_sections(judged, grid, cells, tables["claims"], tables["endpoints"]),
         "unjudged": not_run_claims(judged),
+        "with_arms": bool(compared_arms(grid, results)),
         "with_gains": bool(tables["gains"].shown),
         "with_schedules": bool(tables["schedules"].shown),
         "with_generators": any(stage == "evaluate_generator" for stage, _, _ in planned),

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from study.report.figures import STYLE, WIDTH, arm_look, draw_panels, panels, save
+from study.report.figures import STYLE, WIDTH, arm_look, divided, draw_panels, panels, save
 from study.report.results import instances, where, write_csv
 from study.report.table import Row, table_rows
 
@@ -48,7 +48,7 @@ def spectra(grid: dict[str, Any], root: Path, target: Path) -> None:
 
     extra = [Line2D([], [], label="images", **_IMAGES)]
     content = panels(table_rows(grid, STAGE), lambda row: len(row.of(curves, "latents")))
-    save(draw_panels(content, draw, extra, _frequencies), target)
+    save(draw_panels(divided(content), draw, extra, _frequencies), target)
 
 
 def spectrum_figure(curves: pd.DataFrame, target: Path) -> None:

@@ -99,5 +99,26 @@ def test_beside_a_verdict_stands_an_endpoint_that_gave_it():
     assert shown["Effect"].endswith("; 1 of 2 endpoints")
 
 
+@pytest.mark.parametrize(
+    ("secondary", "said"),
+    [([], "not run"), ([0.3, 0.31, 0.29], "opposite"), ([0.0, 0.001, -0.001], "supported")],
+)
+def test_a_verdict_by_the_autoencoder_alone_says_what_came_of_generators(
+    secondary: list[float], said: str
+):
+    primary = [outcome(20, 0, [0.5, 0.51, 0.49]), outcome(20, 1, [0.5, 0.51, 0.49])]
+    judged = [Judged(CLAIMS[20], [*primary, outcome(20, 2, secondary)], Verdict.supported)]
+    [shown] = verdict_table(judged, endpoints_table(judged)).shown
+    assert shown["Effect"].endswith(f"; 1 of 2 endpoints; of generators (secondary): {said}")
+
+
+def test_a_verdict_by_generators_says_nothing_of_secondary_ones():
+    judged = [
+        Judged(CLAIMS[3], [outcome(3, 0, [0.3, 0.3, 0.3]), outcome(3, 1, [])], Verdict.supported)
+    ]
+    [shown] = verdict_table(judged, endpoints_table(judged)).shown
+    assert "secondary" not in shown["Effect"]
+
+
 def test_what_did_not_run_is_beside_nothing():
     assert beside(3, outcome(3, 0, [])) is None

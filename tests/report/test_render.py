@@ -28,7 +28,8 @@ OUTPUTS = {
                    "costs")
       for kind in ("md", "csv", "tex")),
     *(f"figures/{name}.{kind}"
-      for name in ("headline", "convergence", "training", "fine_tuning", "spectra")
+      for name in ("headline", "convergence", "arms", "training", "fine_tuning", "spectra",
+                   "detail")
       for kind in ("png", "pdf", "csv")),
     *(f"figures/{name}.png" for name in ("samples", "reconstructions", "latents", "transforms")),
 }  # fmt: skip
