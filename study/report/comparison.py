@@ -1,11 +1,12 @@
 """What is said of each claim that was run: endpoints beside the paper's numbers, cost, sources."""
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
 from study.config.claims import Effect, Endpoint
 from study.report.claims import effect_text, shown
-from study.report.names import NOT_RUN
+from study.report.names import NOT_RUN, generator
 from study.report.paper import effect_of, published
 from study.report.protocol import Cells
 from study.report.results import instances
@@ -150,11 +151,15 @@ def not_run_claims(judged: list[Judged]) -> list[str]:
 
 
 def _of_generators(each: Judged) -> str:
-    """What came of generators, where the verdict is by the autoencoder alone."""
+    """What came of each generator, where the verdict is by the autoencoder alone."""
     if any(o.endpoint.generator for o in each.outcomes if o.endpoint.primary):
         return ""
-    found = {o.verdict.value: None for o in each.outcomes if o.endpoint.generator}
-    return f"; of generators (secondary): {', '.join(found)}" if found else ""
+    told = ""
+    for name in dict.fromkeys(o.endpoint.generator for o in each.outcomes if o.endpoint.generator):
+        own = Counter(o.verdict.value for o in each.outcomes if o.endpoint.generator == name)
+        counts = (verdict if own.total() == 1 else f"{n} {verdict}" for verdict, n in own.items())
+        told += f"; {generator(name)} (secondary): {', '.join(counts)}"
+    return told
 
 
 def _unrun(each: Judged) -> list[str]:

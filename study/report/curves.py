@@ -11,12 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from study.report.figures import arm_look, divided, draw_panels, log_ticks, panels, save
-from study.report.names import (
-    FRECHET,
-    count,
-    first_present,
-    label,
-)
+from study.report.names import FRECHET, count, first_present, label
 from study.report.results import instances, where, write_csv
 from study.report.table import Row, table_rows
 
@@ -115,7 +110,7 @@ def _random(axes: Axes, found: dict[str, list[float]]) -> None:
         return
     low, high = min(levels.values()), max(levels.values())
     look: dict[str, Any] = {"fontsize": 8, "ha": "right", "va": "top"}
-    if low < _REACH * axes.get_ylim()[1]:
+    if high < _REACH * axes.get_ylim()[1]:
         for arm, value in levels.items():
             axes.axhline(value, color=arm_look(arm)["color"], **_RANDOM)
         axes.text(0.98, low, "random latents", transform=axes.get_yaxis_transform(), **look)

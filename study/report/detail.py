@@ -1,4 +1,7 @@
-"""Figure of the detail that reconstructions keep: their power over that of the images."""
+"""Figure of the power of reconstructions over that of the images, by frequency.
+
+Power is not agreement: what a decoder makes up counts as what it keeps.
+"""
 
 from pathlib import Path
 from statistics import fmean
@@ -10,13 +13,15 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from study.report.figures import arm_look, divided, draw_panels, panels, save
+from study.report.figures import arm_look, divided, draw_panels, log_ticks, panels, save
+from study.report.pictures import finished
 from study.report.results import instances, where, write_csv
 from study.report.table import Row, table_rows
 
 STAGE = "evaluate_autoencoder"
 RINGS = 16
-"""Of equal width up to 0.5 cycles a pixel; fewer where images are too small for them."""
+"""Of equal width up to 0.5 cycles a pixel, and as many more as the corners beyond take; fewer where
+images are too small for them."""
 _CHOICES = ["data", "autoencoder", "arm", "seed"]
 _COLUMNS = [*_CHOICES, "frequency", "images", "reconstructions", "ratio"]
 
@@ -24,7 +29,7 @@ _COLUMNS = [*_CHOICES, "frequency", "images", "reconstructions", "ratio"]
 def detail(grid: dict[str, Any], root: Path, target: Path) -> None:
     """Ratio of powers against frequency, one panel per autoencoder; `target` has no suffix.
 
-    Of the images and reconstructions in the stage's pictures, which are the same images for all.
+    Of the images and reconstructions in the stage's pictures, the same images for all arms.
 
     Args:
         grid: `params/study.yaml`.
@@ -34,7 +39,7 @@ def detail(grid: dict[str, Any], root: Path, target: Path) -> None:
     frames = []
     for stage, instance, cell in instances(grid):
         path = root / STAGE / f"{instance}.png"
-        if stage == STAGE and path.is_file():
+        if stage == STAGE and finished(path):
             choices = {name: getattr(cell, name) for name in _CHOICES}
             frames.append(_compared(path).assign(**choices))
     curves = pd.concat(frames) if frames else pd.DataFrame(columns=_COLUMNS)
@@ -47,7 +52,11 @@ def detail(grid: dict[str, Any], root: Path, target: Path) -> None:
             ratios = [fmean(where(own, "frequency", ring)["ratio"]) for ring in rings]
             if ratios:
                 axes.plot(list(rings), ratios, linewidth=1.5, markersize=3.5, **arm_look(row.arm))
+        axes.axhline(1, color="grey", linewidth=0.8)
         axes.set_ylabel("power over that of the images")
+        if any(len(own) for _, own in found):
+            axes.set_yscale("log")
+            log_ticks(axes)
         return [len(set(own["seed"])) for _, own in found]
 
     content = panels(table_rows(grid, STAGE), lambda row: len(row.all_of(curves)))
@@ -70,10 +79,10 @@ def power(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     spectrum = np.abs(np.fft.fft2(centred * window, axes=(1, 2))) ** 2
     radius = np.hypot(*np.meshgrid(np.fft.fftfreq(height), np.fft.fftfreq(width), indexing="ij"))
     count = min(RINGS, min(height, width) // 4)
-    ring = np.minimum(radius * 2 * count, count).astype(int)
+    ring = (radius * 2 * count).astype(int)
     mean = spectrum.mean(axis=(0, 3))
-    powers = [mean[ring == number].mean() for number in range(count)]
-    return (np.arange(count) + 0.5) / (2 * count), np.array(powers)
+    powers = [mean[ring == number].mean() for number in range(ring.max() + 1)]
+    return (np.arange(len(powers)) + 0.5) / (2 * count), np.array(powers)
 
 
 def _compared(path: Path) -> pd.DataFrame:
@@ -91,4 +100,3 @@ def _compared(path: Path) -> pd.DataFrame:
 def _frequencies(axes: Axes) -> None:
     axes.set_xlabel("frequency [cycles per pixel]")
     axes.xaxis.set_major_locator(MaxNLocator(5))
-    axes.set_ylim(bottom=0)

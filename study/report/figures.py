@@ -31,7 +31,7 @@ DPI = 150
 WIDTH = 9.0
 """Of a figure, in inches."""
 _ARMS = 6
-"""That a panel of curves can tell apart."""
+"""That a panel of curves can tell apart; the first ones are not to be lost among others."""
 _CHARACTERS = 130
 """That fit in a line of the legend; an entry has its name and its line, as wide as 8 of them."""
 _TITLE_CHARACTERS = 96
@@ -82,14 +82,15 @@ def panels(rows: list[Row], has: Callable[[Row], object]) -> dict[str, list[Row]
 
 
 def divided(content: dict[str, list[Row]]) -> dict[str, list[Row]]:
-    """Other recipes in a panel of their own where one has more arms than can be told apart."""
+    """Other recipes in a panel of their own, beside control and treatment, where arms are many."""
     found: dict[str, list[Row]] = {}
     for title, rows in content.items():
         others = [row for row in rows if row.arm not in FIRST]
-        if len(rows) <= _ARMS or not others:
+        first = [row for row in rows if row.arm in FIRST]
+        if len(rows) <= _ARMS or not others or not first:
             found[title] = rows
             continue
-        found[title] = [row for row in rows if row.arm in FIRST]
+        found[title] = first
         between = [row for row in rows if row.arm in (CONTROL, TREATMENT)]
         found[f"{title}, other recipes"] = [*between, *others]
     return found

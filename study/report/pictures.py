@@ -45,7 +45,7 @@ def pictures(grid: dict[str, Any], stage: str, root: Path, target: Path) -> None
     def file(row: Row) -> Path:
         return root / stage / f"{instance_of(grid, stage, row)}.png"
 
-    content = panels(table_rows(grid, stage), lambda row: _ran(file(row)))
+    content = panels(table_rows(grid, stage), lambda row: finished(file(row)))
     count = sum(len(rows) for rows in content.values())
     lines: list[list[Shown]] = []
     for title, rows in content.items():
@@ -67,13 +67,14 @@ def instance_of(grid: dict[str, Any], stage: str, row: Row) -> str:
     )
 
 
-def _ran(picture: Path) -> bool:
+def finished(picture: Path) -> bool:
+    """Whether the cell that made the picture ended, which its metrics file says."""
     return picture.is_file() and picture.with_suffix(".json").is_file()
 
 
 def _picture(path: Path, side: int) -> np.ndarray | str:
     """A grid's whole samples within so many pixels, two by two at least; or why there is none."""
-    if not _ran(path):
+    if not finished(path):
         return NOT_RUN
     image = imread(path)
     parameters = json.loads(path.with_suffix(".json").read_text())["parameters"]

@@ -1,7 +1,7 @@
 """The report's main tables: autoencoders, generators, costs."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pandas as pd
@@ -38,7 +38,7 @@ from study.statistics import Estimate, paired_gain
 def autoencoder_table(grid: dict[str, Any], results: pd.DataFrame) -> Table:
     """Reconstruction, equivariance error and latents, one row per autoencoder and arm."""
     results = where(results, "stage", "evaluate_autoencoder")
-    metrics = _headline(set(results["metric"]))
+    metrics = measured(HEADLINE, results) or ["psnr_db", "equivariance_error"]
     titles = {name: label(name, where(results, "metric", name)["n"]) for name in metrics}
     table, rows = Table("autoencoders"), table_rows(grid, "evaluate_autoencoder")
     for row in rows:
@@ -218,10 +218,12 @@ def paired(treatment: pd.DataFrame, control: pd.DataFrame) -> list[tuple[float, 
     return [(t[seed], c[seed]) for seed in sorted(t.keys() & c.keys())]
 
 
-def _headline(present: set[str]) -> list[str]:
+def measured(names: Iterable[str], results: pd.DataFrame) -> list[str]:
+    """Those of some metrics that there are; of the intrinsic dimensions the one of most images."""
+    present = set(results["metric"])
     sizes = [int(name.removeprefix(INTRINSIC)) for name in present if name.startswith(INTRINSIC)]
-    names = [f"{INTRINSIC}{max(sizes, default=0)}" if n == INTRINSIC else n for n in HEADLINE]
-    return [name for name in names if name in present] or ["psnr_db", "equivariance_error"]
+    most = {INTRINSIC: f"{INTRINSIC}{max(sizes, default=0)}"}
+    return [name for name in (most.get(n, n) for n in names) if name in present]
 
 
 def _put_gain(table: Table, row: Row, gain: Estimate | None, controlled: bool) -> None:

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 
 from study import paths
 from study.config import Cell
 from study.grid import expand, read_profile
 from study.report.fine_tuning import FOLLOWED
-from study.report.results import instances
+from study.report.results import instances, where
 
 ARMS = ("pretrained", "plain", "eq")
 GENERATORS = {"dit": "small_kl", "sit": "small_kl", "repa": "small_kl", "maskgit": "small_vq"}
@@ -92,6 +93,22 @@ def write_tree(grid: dict[str, Any]) -> None:
                 Image.fromarray(noise).save(path)
             if stage == "evaluate_autoencoder":
                 _write_spectra(paths.metrics(cell.profile, stage, instance, "-spectra.csv"), cell)
+
+
+def with_arms(
+    study: dict[str, Any], found: pd.DataFrame, *names: str
+) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Grid and results with further arms of SiT, each a little worse than `plain`."""
+    stages = ("evaluate_autoencoder", "evaluate_generator")
+    study, frames = study | {stage: dict(study[stage]) for stage in stages}, [found]
+    for place, name in enumerate(names, start=1):
+        for stage in stages:
+            for instance, cell in list(study[stage].items()):
+                if cell["arm"] == "plain" and cell.get("generator", "sit") == "sit":
+                    study[stage][instance.replace("plain", name)] = {**cell, "arm": name}
+        own = where(where(found, "arm", "plain"), "stage", *stages)
+        frames.append(own.assign(arm=name, value=own["value"] * (1 + 0.01 * place)))
+    return study, pd.concat(frames)
 
 
 def write_instance(stage: str, instance: str, cell: Cell, records: list[dict[str, Any]]) -> Path:

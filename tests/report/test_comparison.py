@@ -109,7 +109,7 @@ def test_a_verdict_by_the_autoencoder_alone_says_what_came_of_generators(
     primary = [outcome(20, 0, [0.5, 0.51, 0.49]), outcome(20, 1, [0.5, 0.51, 0.49])]
     judged = [Judged(CLAIMS[20], [*primary, outcome(20, 2, secondary)], Verdict.supported)]
     [shown] = verdict_table(judged, endpoints_table(judged)).shown
-    assert shown["Effect"].endswith(f"; 1 of 2 endpoints; of generators (secondary): {said}")
+    assert shown["Effect"].endswith(f"; 1 of 2 endpoints; DiT (secondary): {said}")
 
 
 def test_a_verdict_by_generators_says_nothing_of_secondary_ones():

@@ -1,4 +1,3 @@
-import csv
 from pathlib import Path
 from typing import Any
 
@@ -8,24 +7,21 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from synthetic import grid, write_tree
+from synthetic import grid, with_arms, write_tree
 
 from study import paths
-from study.report import arms, curves
-from study.report.arms import arms_figure, compared_arms
+from study.report import curves
 from study.report.curves import convergence
 from study.report.results import collect, where
 
 OTHERS = ("explicit", "eq_scale", "eq_paper", "eq_rotation", "eq_bicubic")
-STAGES = ("evaluate_autoencoder", "evaluate_generator")
 
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """Figures in the order in which they were saved."""
     found: list[Figure] = []
-    for module in (arms, curves):
-        monkeypatch.setattr(module, "save", lambda figure, target: found.append(figure))
+    monkeypatch.setattr(curves, "save", lambda figure, target: found.append(figure))
     return found
 
 
@@ -41,29 +37,10 @@ def results(study: dict[str, Any]) -> pd.DataFrame:
     return collect(study, paths.report("laptop") / "metrics")
 
 
-def with_arms(study: dict[str, Any], *names: str) -> tuple[dict[str, Any], pd.DataFrame]:
-    """SiT and its autoencoder with further arms, each a little worse than `plain`."""
-    found = results(study)
-    study, frames = study | {stage: dict(study[stage]) for stage in STAGES}, [found]
-    for place, name in enumerate(names, start=1):
-        for stage in STAGES:
-            for instance, cell in list(study[stage].items()):
-                if cell["arm"] == "plain" and cell.get("generator", "sit") == "sit":
-                    study[stage][instance.replace("plain", name)] = {**cell, "arm": name}
-        own = where(where(found, "arm", "plain"), "stage", *STAGES)
-        frames.append(own.assign(arm=name, value=own["value"] * (1 + 0.01 * place)))
-    return study, pd.concat(frames)
-
-
 def values(records: pd.DataFrame, **choices: object) -> list[float]:
     for name, value in choices.items():
         records = where(records, name, value)
     return [float(value) for value in records["value"]]
-
-
-def data(path: Path) -> list[dict[str, str]]:
-    with path.open() as file:
-        return list(csv.DictReader(file))
 
 
 def curves_of(axes: Axes) -> list[Line2D]:
@@ -92,59 +69,43 @@ def test_levels_near_the_curves_are_drawn_and_far_ones_told(
     assert told in [text.get_text() for text in sit.texts]
 
 
-@pytest.mark.parametrize("number", [2, 5])
+@pytest.mark.parametrize("number", [4, 5])
 def test_more_arms_than_can_be_told_apart_have_two_panels(
     number: int, study: dict[str, Any], tmp_path: Path, drawn: list[Figure]
 ):
-    convergence(*with_arms(study, *OTHERS[:number]), tmp_path / "figure")
+    convergence(*with_arms(study, results(study), *OTHERS[:number]), tmp_path / "figure")
     colours = {
         axes.get_title().replace("\n", " "): len({line.get_color() for line in curves_of(axes)})
         for axes in drawn[0].axes
     }
     of_sit = {title: number for title, number in colours.items() if title.startswith("SiT")}
-    whole, divided = {"SiT (n = 2)": 4}, {"SiT (n = 2)": 2, "SiT, other recipes (n = 2)": 7}
+    whole, divided = {"SiT (n = 2)": 6}, {"SiT (n = 2)": 2, "SiT, other recipes (n = 2)": 7}
     assert of_sit == (divided if number == 5 else whole)
 
 
-def test_arms_stand_beside_each_other_in_the_order_of_their_distance(
-    study: dict[str, Any], tmp_path: Path, drawn: list[Figure]
+@pytest.mark.parametrize(("factor", "is_far"), [(1.0, True), (16.0, False)])
+def test_the_floor_is_drawn_near_the_curves_and_told_far_below(
+    factor: float, is_far: bool, study: dict[str, Any], tmp_path: Path, drawn: list[Figure]
 ):
-    grid, found = with_arms(study, "explicit", "eq_paper")
-    assert [*compared_arms(grid, found)] == ["SiT"]
-    arms_figure(grid, found, tmp_path / "arms")
-    part = drawn[0].subfigs[0]
-    order = [label.get_text() for label in part.axes[0].get_yticklabels()]
-    assert order == ["eq", "plain", "explicit", "eq_paper"]
-    shown = data(tmp_path / "arms.csv")
-    of_sit = {"generator": "sit", "step": 600, "metric": "fd_in_domain"}
-    for arm in order:
-        own = [row for row in shown if row["arm"] == arm]
-        last = [float(row["value"]) for row in own if row["metric"] == "fd_in_domain"]
-        assert last == values(found, arm=arm, **of_sit)
-        psnr = [float(row["value"]) for row in own if row["metric"] == "psnr_db"]
-        assert psnr == values(found, arm=arm, metric="psnr_db", autoencoder="small_kl")
-    titles = [axes.get_title() for axes in part.axes if axes.axison]
-    assert titles[0] == "FD in-domain 1k"
-    assert {"PSNR [dB]", "Equiv. error", "Intrinsic dim. 512"} <= set(titles)
+    found = results(study)
+    floors = found["metric"] == "fd_in_domain_floor"
+    found = found.assign(value=found["value"].where(~floors, found["value"] * factor))
+    level = values(found, metric="fd_in_domain_floor")[0]
+    convergence(study, found, tmp_path / "figure")
+    for axes in (axes for axes in drawn[0].axes if curves_of(axes)):
+        texts = [text.get_text() for text in axes.texts]
+        assert ("floor" in texts, f"floor {level:.3g} ↓" in texts) == (not is_far, is_far)
+        assert (axes.get_ylim()[0] < level) != is_far
 
 
-def test_autoencoders_are_shown_of_the_seeds_that_have_a_generator(
-    study: dict[str, Any], tmp_path: Path, drawn: list[Figure]
-):
-    grid, found = with_arms(study, "explicit")
-    arm, stage, seed = (found[name] for name in ("arm", "stage", "seed"))
-    unfinished = (arm == "explicit") & (stage == "evaluate_generator") & (seed == 1)
-    arms_figure(grid, pd.DataFrame(found[~unfinished]), tmp_path / "arms")
-    seeds = {(row["arm"], row["seed"]) for row in data(tmp_path / "arms.csv")}
-    assert seeds == {("eq", "0"), ("eq", "1"), ("plain", "0"), ("plain", "1"), ("explicit", "0")}
-
-
-def test_two_arms_are_left_to_the_curves(
+def test_where_one_arm_s_random_latents_are_far_none_is_drawn(
     study: dict[str, Any], tmp_path: Path, drawn: list[Figure]
 ):
     found = results(study)
-    assert compared_arms(study, found) == {}
-    arms_figure(study, found, tmp_path / "arms")
-    (text,) = drawn[0].texts
-    assert text.get_text() == "fewer than 3 arms ran of each generator"
-    assert data(tmp_path / "arms.csv") == []
+    random, of_eq = found["metric"] == "fd_in_domain_random_latents", found["arm"] == "eq"
+    found = found.assign(value=found["value"].where(~random, found["value"] * 0.7))
+    found = found.assign(value=found["value"].where(~(random & of_eq), found["value"] * 9))
+    convergence(study, found, tmp_path / "figure")
+    for axes in (axes for axes in drawn[0].axes if curves_of(axes)):
+        highest = max(np.asarray(line.get_ydata()).max() for line in curves_of(axes))
+        assert axes.get_ylim()[1] < 1.2 * highest
