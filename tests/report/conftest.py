@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 from synthetic import grid, write_tree
@@ -13,6 +14,14 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where metrics files are, in a folder that is the project's for a test."""
     monkeypatch.setattr(paths, "ROOT", tmp_path)
     return tmp_path / "reports" / "laptop" / "metrics"
+
+
+@pytest.fixture
+def two_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """A grid of two seeds of which every cell ran."""
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    write_tree(made := grid([0, 1]))
+    return made
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from study import paths
 from study.config import Cell
 from study.grid import expand, read_profile
 from study.report.fine_tuning import FOLLOWED
-from study.report.results import instances, where
+from study.report.results import collect, instances, where
 
 ARMS = ("pretrained", "plain", "eq")
 GENERATORS = {"dit": "small_kl", "sit": "small_kl", "repa": "small_kl", "maskgit": "small_vq"}
@@ -93,6 +93,18 @@ def write_tree(grid: dict[str, Any]) -> None:
                 Image.fromarray(noise).save(path)
             if stage == "evaluate_autoencoder":
                 _write_spectra(paths.metrics(cell.profile, stage, instance, "-spectra.csv"), cell)
+
+
+def results(study: dict[str, Any]) -> pd.DataFrame:
+    """Records of the tree below `paths.ROOT`."""
+    return collect(study, paths.report(study["profile"]) / "metrics")
+
+
+def values(records: pd.DataFrame, **choices: object) -> list[float]:
+    """Values of the records with some choices, in their order."""
+    for name, value in choices.items():
+        records = where(records, name, value)
+    return [float(value) for value in records["value"]]
 
 
 def with_arms(

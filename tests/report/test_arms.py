@@ -7,14 +7,13 @@ import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from synthetic import grid, with_arms, write_tree
+from synthetic import results, values, with_arms
 
-from study import paths
 from study.config.claims import load_claims
 from study.report import arms
 from study.report.arms import arms_figure, compared_arms
 from study.report.render import render
-from study.report.results import collect, where
+from study.report.results import where
 
 
 @pytest.fixture
@@ -25,29 +24,11 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     return found
 
 
-@pytest.fixture
-def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """A grid of two seeds of which every cell ran."""
-    monkeypatch.setattr(paths, "ROOT", tmp_path)
-    write_tree(made := grid([0, 1]))
-    return made
-
-
-def results(study: dict[str, Any]) -> pd.DataFrame:
-    return collect(study, paths.report("laptop") / "metrics")
-
-
 def without(records: pd.DataFrame, **choices: object) -> pd.DataFrame:
     found = pd.Series(True, index=records.index)
     for name, value in choices.items():
         found &= records[name] == value
     return pd.DataFrame(records[~found])
-
-
-def values(records: pd.DataFrame, **choices: object) -> list[float]:
-    for name, value in choices.items():
-        records = where(records, name, value)
-    return [float(value) for value in records["value"]]
 
 
 def data(path: Path) -> list[dict[str, str]]:
@@ -64,9 +45,9 @@ def panel(figure: Figure, title: str) -> Axes:
 
 
 def test_arms_stand_beside_each_other_in_the_order_of_their_distance(
-    study: dict[str, Any], tmp_path: Path, drawn: list[Figure]
+    two_seeds: dict[str, Any], tmp_path: Path, drawn: list[Figure]
 ):
-    grid, found = with_arms(study, results(study), "explicit", "eq_paper")
+    grid, found = with_arms(two_seeds, results(two_seeds), "explicit", "eq_paper")
     assert [*compared_arms(grid, found)] == ["SiT"]
     arms_figure(grid, found, tmp_path / "arms")
     order = ["eq", "plain", "explicit", "eq_paper"]
@@ -99,9 +80,9 @@ def test_arms_stand_beside_each_other_in_the_order_of_their_distance(
 
 
 def test_the_autoencoder_s_measures_begin_a_line(
-    study: dict[str, Any], tmp_path: Path, drawn: list[Figure]
+    two_seeds: dict[str, Any], tmp_path: Path, drawn: list[Figure]
 ):
-    arms_figure(*with_arms(study, results(study), "explicit"), tmp_path / "arms")
+    arms_figure(*with_arms(two_seeds, results(two_seeds), "explicit"), tmp_path / "arms")
     places = {axes.get_title(): axes.get_subplotspec() for axes in drawn[0].subfigs[0].axes}
     for title, line in (("FD in-domain 1k", 0), ("PSNR [dB]", 1)):
         place = places[title]
@@ -110,9 +91,9 @@ def test_the_autoencoder_s_measures_begin_a_line(
 
 
 def test_arms_of_other_seeds_are_ordered_by_those_they_share_with_the_control(
-    study: dict[str, Any], tmp_path: Path, drawn: list[Figure]
+    two_seeds: dict[str, Any], tmp_path: Path, drawn: list[Figure]
 ):
-    grid, found = with_arms(study, results(study), "explicit")
+    grid, found = with_arms(two_seeds, results(two_seeds), "explicit")
     # Seed 1 is twice as far with every arm; what has it not would seem the nearer.
     doubled = (found["seed"] == 1) & (found["metric"] == "fd_in_domain")
     found = found.assign(value=found["value"].where(~doubled, 2 * found["value"]))
@@ -125,16 +106,16 @@ def test_arms_of_other_seeds_are_ordered_by_those_they_share_with_the_control(
 
 
 def test_an_arm_without_the_main_distance_is_left_out(
-    study: dict[str, Any], tmp_path: Path, drawn: list[Figure]
+    two_seeds: dict[str, Any], tmp_path: Path, drawn: list[Figure]
 ):
-    grid, found = with_arms(study, results(study), "explicit", "eq_paper")
+    grid, found = with_arms(two_seeds, results(two_seeds), "explicit", "eq_paper")
     found = without(found, arm="eq_paper", metric="fd_in_domain")
     arms_figure(grid, found, tmp_path / "arms")
     assert names(drawn[0]) == ["eq", "plain", "explicit"]
 
 
-def test_controls_of_the_schedule_are_not_compared(study: dict[str, Any]):
-    grid, found = with_arms(study, results(study), "explicit")
+def test_controls_of_the_schedule_are_not_compared(two_seeds: dict[str, Any]):
+    grid, found = with_arms(two_seeds, results(two_seeds), "explicit")
     for instance, cell in list(grid["evaluate_generator"].items()):
         if cell["generator"] == "sit":
             other = {**cell, "generator": "sit_shift_50"}
@@ -145,24 +126,24 @@ def test_controls_of_the_schedule_are_not_compared(study: dict[str, Any]):
 
 
 def test_two_arms_are_left_to_the_curves(
-    study: dict[str, Any], tmp_path: Path, drawn: list[Figure]
+    two_seeds: dict[str, Any], tmp_path: Path, drawn: list[Figure]
 ):
-    found = results(study)
-    assert compared_arms(study, found) == {}
-    arms_figure(study, found, tmp_path / "arms")
+    found = results(two_seeds)
+    assert compared_arms(two_seeds, found) == {}
+    arms_figure(two_seeds, found, tmp_path / "arms")
     (text,) = drawn[0].texts
     assert text.get_text() == "fewer than 3 arms ran of each generator"
     assert data(tmp_path / "arms.csv") == []
 
 
 def test_the_report_shows_the_figure_where_there_is_something_to_compare(
-    study: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    two_seeds: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     claims = load_claims(Path(__file__).parents[2] / "params" / "claims.yaml")
     report = tmp_path / "reports" / "laptop" / "report.md"
-    render(study, claims)
+    render(two_seeds, claims)
     assert "figures/arms.png" not in report.read_text()
-    more, found = with_arms(study, results(study), "explicit")
+    more, found = with_arms(two_seeds, results(two_seeds), "explicit")
     monkeypatch.setattr("study.report.render.collect", lambda grid, root: found)
     render(more, claims)
     assert "figures/arms.png" in report.read_text()

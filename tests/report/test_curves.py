@@ -2,17 +2,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from synthetic import grid, with_arms, write_tree
+from synthetic import results, values, with_arms
 
-from study import paths
 from study.report import curves
 from study.report.curves import convergence
-from study.report.results import collect, where
 
 OTHERS = ("explicit", "eq_scale", "eq_paper", "eq_rotation", "eq_bicubic")
 
@@ -25,36 +22,18 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     return found
 
 
-@pytest.fixture
-def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """A grid of two seeds of which every cell ran."""
-    monkeypatch.setattr(paths, "ROOT", tmp_path)
-    write_tree(made := grid([0, 1]))
-    return made
-
-
-def results(study: dict[str, Any]) -> pd.DataFrame:
-    return collect(study, paths.report("laptop") / "metrics")
-
-
-def values(records: pd.DataFrame, **choices: object) -> list[float]:
-    for name, value in choices.items():
-        records = where(records, name, value)
-    return [float(value) for value in records["value"]]
-
-
 def curves_of(axes: Axes) -> list[Line2D]:
     return [line for line in axes.lines if len(np.asarray(line.get_xdata())) > 2]
 
 
 @pytest.mark.parametrize(("factor", "is_far"), [(0.7, False), (20.0, True)])
 def test_levels_near_the_curves_are_drawn_and_far_ones_told(
-    factor: float, is_far: bool, study: dict[str, Any], tmp_path: Path, drawn: list[Figure]
+    factor: float, is_far: bool, two_seeds: dict[str, Any], tmp_path: Path, drawn: list[Figure]
 ):
-    found = results(study)
+    found = results(two_seeds)
     random = found["metric"] == "fd_in_domain_random_latents"
     found = found.assign(value=found["value"].where(~random, found["value"] * factor))
-    convergence(study, found, tmp_path / "figure")
+    convergence(two_seeds, found, tmp_path / "figure")
     every = [axes for axes in drawn[0].axes if curves_of(axes)]
     assert len(every) == 4
     for axes in every:
@@ -71,9 +50,9 @@ def test_levels_near_the_curves_are_drawn_and_far_ones_told(
 
 @pytest.mark.parametrize("number", [4, 5])
 def test_more_arms_than_can_be_told_apart_have_two_panels(
-    number: int, study: dict[str, Any], tmp_path: Path, drawn: list[Figure]
+    number: int, two_seeds: dict[str, Any], tmp_path: Path, drawn: list[Figure]
 ):
-    convergence(*with_arms(study, results(study), *OTHERS[:number]), tmp_path / "figure")
+    convergence(*with_arms(two_seeds, results(two_seeds), *OTHERS[:number]), tmp_path / "figure")
     colours = {
         axes.get_title().replace("\n", " "): len({line.get_color() for line in curves_of(axes)})
         for axes in drawn[0].axes
@@ -85,13 +64,13 @@ def test_more_arms_than_can_be_told_apart_have_two_panels(
 
 @pytest.mark.parametrize(("factor", "is_far"), [(1.0, True), (16.0, False)])
 def test_the_floor_is_drawn_near_the_curves_and_told_far_below(
-    factor: float, is_far: bool, study: dict[str, Any], tmp_path: Path, drawn: list[Figure]
+    factor: float, is_far: bool, two_seeds: dict[str, Any], tmp_path: Path, drawn: list[Figure]
 ):
-    found = results(study)
+    found = results(two_seeds)
     floors = found["metric"] == "fd_in_domain_floor"
     found = found.assign(value=found["value"].where(~floors, found["value"] * factor))
     level = values(found, metric="fd_in_domain_floor")[0]
-    convergence(study, found, tmp_path / "figure")
+    convergence(two_seeds, found, tmp_path / "figure")
     for axes in (axes for axes in drawn[0].axes if curves_of(axes)):
         texts = [text.get_text() for text in axes.texts]
         assert ("floor" in texts, f"floor {level:.3g} ↓" in texts) == (not is_far, is_far)
@@ -99,13 +78,13 @@ def test_the_floor_is_drawn_near_the_curves_and_told_far_below(
 
 
 def test_where_one_arm_s_random_latents_are_far_none_is_drawn(
-    study: dict[str, Any], tmp_path: Path, drawn: list[Figure]
+    two_seeds: dict[str, Any], tmp_path: Path, drawn: list[Figure]
 ):
-    found = results(study)
+    found = results(two_seeds)
     random, of_eq = found["metric"] == "fd_in_domain_random_latents", found["arm"] == "eq"
     found = found.assign(value=found["value"].where(~random, found["value"] * 0.7))
     found = found.assign(value=found["value"].where(~(random & of_eq), found["value"] * 9))
-    convergence(study, found, tmp_path / "figure")
+    convergence(two_seeds, found, tmp_path / "figure")
     for axes in (axes for axes in drawn[0].axes if curves_of(axes)):
         highest = max(np.asarray(line.get_ydata()).max() for line in curves_of(axes))
         assert axes.get_ylim()[1] < 1.2 * highest
