@@ -158,7 +158,9 @@ def record(metric: str, value: float, n: int | None = None) -> dict[str, Any]:
 
 def _of_generator(cell: Cell, rng: np.random.Generator) -> list[dict[str, Any]]:
     worse = {"plain": 1.12, "eq": 1.0}.get(cell.arm or "", 1.2)
-    level = {"dit": 9.0, "sit": 7.0, "repa": 6.0, "maskgit": 12.0}[cell.generator or ""]
+    # A schedule, as in sit_rate_200, does not change the level.
+    name = (cell.generator or "").partition("_")[0]
+    level = {"dit": 9.0, "sit": 7.0, "repa": 6.0, "maskgit": 12.0}[name]
     records = []
     for step in CHECKPOINTS:
         value = level * worse * (step / 100) ** -0.45 * float(np.exp(0.03 * rng.normal()))
