@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from study.config import Scaling
 from study.config.claims import Better, Effect, Endpoint, Hypothesis
 from study.report.names import (
     BOUNDS,
@@ -31,7 +32,7 @@ _RULES = {
     Hypothesis.not_worse: "above −{t}",
     Hypothesis.equal: "within ±{t}",
 }
-_OTHER_SIGN = ": the second extractor has another sign"
+OTHER_SIGN = ": the second extractor has another sign"
 
 
 def claims_table(
@@ -105,7 +106,7 @@ def endpoints_table(judged: list[Judged]) -> Table:
                     "Interval": f"{100 * outcome.level:.4g} %" if seeds else NOT_RUN,
                     "Each seed": ", ".join(_text(endpoint, v) for v in seeds.values()) or NOT_RUN,
                     "Seeds asked for": str(outcome.asked or "–") if seeds else NOT_RUN,
-                    "Verdict": outcome.verdict.value + _OTHER_SIGN * outcome.contradicted,
+                    "Verdict": outcome.verdict.value + OTHER_SIGN * outcome.contradicted,
                 },
                 {
                     "number": each.claim.number,
@@ -131,7 +132,9 @@ def endpoints_table(judged: list[Judged]) -> Table:
                 },
             )
     table.notes = [
-        "Seeds asked for: so that half the interval is within the threshold, by their spread."
+        "Seeds asked for: so that half the interval is within the threshold, by their spread. The "
+        "interval of a rank correlation says how alike the seeds are, not how often so few arms "
+        "would be in such an order by chance."
     ]
     return table
 
@@ -194,7 +197,7 @@ def _second_text(outcome: Outcome) -> str:
 def _beside(outcome: Outcome) -> str:
     if outcome.found.second is None:
         return ""
-    return f" ({_second_text(outcome)}{_OTHER_SIGN * outcome.contradicted})"
+    return f" ({_second_text(outcome)}{OTHER_SIGN * outcome.contradicted})"
 
 
 def _text(endpoint: Endpoint, value: float, bound: str = "") -> str:
@@ -229,7 +232,8 @@ def _what(outcome: Outcome) -> str:
     if endpoint.effect is Effect.correlation:
         text = f"correlation of {text} with {label(endpoint.against[-1].removesuffix('_*'))}"
     name = found.choices.get("generator", endpoint.generator)
-    return f"{generator(name)} {text}" if name else text
+    scaled = ", scaling fixed," if endpoint.scaling == Scaling.fixed.value else ""
+    return f"{generator(name)}{scaled} {text}" if name else text
 
 
 def _differing(judged: list[Judged]) -> list[str]:
@@ -245,7 +249,6 @@ def _comparison(outcome: Outcome, differing: list[str]) -> str:
     over = compared(str(endpoint.treatment), str(endpoint.control))
     parts = [f"{number} arms" if endpoint.effect is Effect.correlation else over]
     parts += [found.choices[name] for name in differing if name in found.choices]
-    parts += [endpoint.scaling] if endpoint.scaling == "fixed" else []
     return ", ".join(parts)
 
 

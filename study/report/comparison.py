@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from study.config.claims import Effect, Endpoint
-from study.report.claims import effect_text, shown
+from study.report.claims import OTHER_SIGN, effect_text, shown
 from study.report.names import NOT_RUN, generator
 from study.report.paper import effect_of, published
 from study.report.protocol import Cells
@@ -69,15 +69,19 @@ def beside(claim: int, outcome: Outcome) -> Beside | None:
 
 def verdict_table(judged: list[Judged], endpoints: Table) -> Table:
     """A short row per claim that ran: verdict, effect of an endpoint that gave it, the paper's."""
-    table = Table("verdicts")
+    table, told = Table("verdicts"), set[str]()
     for each in judged:
         pairs = [(o, beside(each.claim.number, o)) for o in each.outcomes if o.endpoint.primary]
         ran = [(o, b) for o, b in pairs if b is not None]
         if not ran:
             continue
-        # Beside "opposite", an endpoint that is supported would mislead.
-        outcome, first = next((r for r in ran if r[0].verdict is each.verdict), ran[0])
-        measure = _row_of(endpoints, judged, outcome)["Measure"]
+        # Beside "opposite", an endpoint that is supported would mislead; one that an earlier claim
+        # has shown would tell less than another.
+        same = [r for r in ran if r[0].verdict is each.verdict] or ran
+        texts = [_told(_row_of(endpoints, judged, outcome), outcome) for outcome, _ in same]
+        place = next((i for i, text in enumerate(texts) if text not in told), 0)
+        (outcome, first), effect = same[place], texts[place]
+        told.add(effect)
         more = f"; 1 of {len(pairs)} endpoints" if len(pairs) > 1 else ""
         more += f"; needs {', '.join(each.missing)}" if each.missing else ""
         more += _of_generators(each)
@@ -85,7 +89,7 @@ def verdict_table(judged: list[Judged], endpoints: Table) -> Table:
             {
                 "Claim": f"{each.claim.number}. {each.claim.claim}",
                 "Verdict": each.verdict.value,
-                "Effect": f"{measure}: {effect_text(outcome)}{more}",
+                "Effect": f"{effect}{more}",
                 "Paper": first.paper_text(),
             },
             {
@@ -99,6 +103,10 @@ def verdict_table(judged: list[Judged], endpoints: Table) -> Table:
             },
         )
     return table
+
+
+def _told(row: dict[str, str], outcome: Outcome) -> str:
+    return f"{row['Measure']}: {effect_text(outcome)}{OTHER_SIGN * outcome.contradicted}"
 
 
 def claim_sections(

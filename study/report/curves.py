@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from study.report.figures import arm_look, divided, draw_panels, log_ticks, panels, save
 from study.report.names import FRECHET, count, first_present, label
 from study.report.results import instances, where, write_csv
-from study.report.table import Row, table_rows
+from study.report.table import Row, table_rows, without_schedules
 
 _RANDOM: dict[str, Any] = {"linestyle": (0, (6, 4)), "linewidth": 0.9}
 _FLOOR: dict[str, Any] = {"color": "black", "linestyle": ":", "linewidth": 1.2}
@@ -51,7 +51,7 @@ def convergence(grid: dict[str, Any], results: pd.DataFrame, target: Path) -> No
             _images_axis(axes, pd.concat([row.of(own, metric) for row in rows]))
         return [len(_by_seed(row.of(own, metric))) for row in rows]
 
-    rows = table_rows(grid, "evaluate_generator")
+    rows = without_schedules(table_rows(grid, "evaluate_generator"))
     content = panels(rows, lambda row: len(row.of(own, metric)))
     save(draw_panels(divided(content), draw), target)
 
@@ -76,7 +76,7 @@ def training(grid: dict[str, Any], root: Path, target: Path) -> None:
         return [len(_by_seed(_losses_of(row, losses))) for row in rows]
 
     rows = [row for stage in _LOSSES for row in table_rows(grid, stage)]
-    content = panels(rows, lambda row: len(_losses_of(row, losses)))
+    content = panels(without_schedules(rows), lambda row: len(_losses_of(row, losses)))
     save(draw_panels(content, draw), target)
 
 

@@ -115,7 +115,7 @@ def _further(rows: list[Row], results: pd.DataFrame) -> list[str]:
     ran = _ran(rows, results)
     further = {row.title(ran): row for row in _treated(rows, results)[FOREMOST:]}
     size, told = _in_brief(further, results, measures(results))
-    head = f"Further generators, the same gains in that order ({size})"
+    head = f"Further comparisons, the same gains in that order ({size})"
     return [f"{head}: {told}."] if told else []
 
 

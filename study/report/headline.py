@@ -36,7 +36,10 @@ FRACTION = 0.5
 _WIDTH, _PANELS = 6.2, {1: 2.1, 2: 2.7}
 """Of the figure, and height of one and two lines of panels, in inches: half a page takes it, and
 a report's first screen."""
-_GENERATED = ["arm", "seed", "generator", "autoencoder", "metric", "images_seen", "value", "n"]
+_GENERATED = [
+    *("arm", "seed", "generator", "autoencoder", "scaling"),
+    *("metric", "images_seen", "value", "n"),
+]
 _RECONSTRUCTED = ["arm", "seed", "data", "autoencoder", "metric", "value", "n"]
 
 
@@ -105,9 +108,9 @@ def _convergence(
             log_ticks(axes)
     if reached:
         _speed(parts[1].subplots(), reached)
-    drawn = {row.arm for some in content.values() for row in some}
-    legend(figure, drawn)
-    return figure, pd.DataFrame(where(own, "arm", *drawn)[_GENERATED])
+    drawn = [row for some in content.values() for row in some]
+    legend(figure, {row.arm for row in drawn})
+    return figure, pd.DataFrame(pd.concat([row.all_of(own) for row in drawn])[_GENERATED])
 
 
 def _curve(axes: Axes, row: Row, records: pd.DataFrame) -> int:
@@ -207,7 +210,8 @@ def caption(grid: dict[str, Any], results: pd.DataFrame, speed: Table) -> str:
             "What equivariance costs: error under turns and scales against quality of "
             "reconstruction, mean over n seeds with Student-t 95 % intervals (one seed has none)."
         )
-    some = f" for {FOREMOST} of {len(content)} generators" if len(content) > FOREMOST else ""
+    more = len(content) > FOREMOST
+    some = f" for the first {FOREMOST} of {len(content)} comparisons" * more
     ran = {row.arm for row in table_rows(grid, "evaluate_generator") if len(row.all_of(results))}
     drawn = {row.arm for rows in content.values() for row in rows}
     others = "; other recipes are among the convergence curves" if ran - drawn else ""

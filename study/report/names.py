@@ -126,6 +126,8 @@ _TOLD = {
     "rate": "{:g} times the rate",
     "steps": "{:g} times the steps",
 }
+SCHEDULE = {"shift", "rate"}
+"""Controls that are compared in a table, not by a curve of each."""
 _CONTROLS = re.compile(rf"_(?=(?:{'|'.join(_TOLD)})_\d)")
 ARMS = (
     *("pretrained", "plain", "eq", "plain_low_resolution", "plain_decoder", "eq_paper"),
@@ -181,8 +183,12 @@ def first_present(results: pd.DataFrame, metrics: tuple[str, ...]) -> str:
 
 def generator(name: str) -> str:
     """Display name of a generator; `sit_shift_50` is SiT with times shifted by 0.5."""
-    shown = [_TOLD[kind].format(value) for kind, value in controls(name).items()]
-    return ", ".join([GENERATORS.get(namesake(name), namesake(name)), *shown])
+    return ", ".join(filter(None, (GENERATORS.get(namesake(name), namesake(name)), told(name))))
+
+
+def told(name: str) -> str:
+    """In words what a generator has other than its namesake; empty for the default."""
+    return ", ".join(_TOLD[kind].format(value) for kind, value in controls(name).items())
 
 
 def namesake(name: str) -> str:

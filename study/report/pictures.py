@@ -13,7 +13,7 @@ from matplotlib.image import imread
 from study.report.figures import DPI, panels, save_png
 from study.report.names import NOT_IN_GRID, NOT_RUN
 from study.report.results import instances
-from study.report.table import Row, table_rows
+from study.report.table import Row, table_rows, without_schedules
 
 # Pictures of a line; those of one generator stand on one where they fit.
 _COLUMNS = 4
@@ -45,7 +45,8 @@ def pictures(grid: dict[str, Any], stage: str, root: Path, target: Path) -> None
     def file(row: Row) -> Path:
         return root / stage / f"{instance_of(grid, stage, row)}.png"
 
-    content = panels(table_rows(grid, stage), lambda row: finished(file(row)))
+    rows = without_schedules(table_rows(grid, stage))
+    content = panels(rows, lambda row: finished(file(row)))
     count = sum(len(rows) for rows in content.values())
     lines: list[list[Shown]] = []
     for title, rows in content.items():

@@ -10,6 +10,7 @@ from study.config.claims import Claim
 from study.report.arms import arms_figure, compared_arms
 from study.report.claims import claims_table, endpoints_table, headline
 from study.report.comparison import claim_sections, not_run_claims, verdict_table
+from study.report.controls import scaling_table, schedule_table
 from study.report.curves import convergence, training
 from study.report.detail import detail
 from study.report.findings import findings, other_recipes, scope
@@ -22,7 +23,6 @@ from study.report.page import page
 from study.report.pictures import pictures
 from study.report.protocol import Cells, protocol_lines
 from study.report.results import collect, costs, instances, not_run, read, summarise, write_csv
-from study.report.schedules import schedule_table
 from study.report.spectra import spectra
 from study.report.speed import speed_up_table
 from study.report.strips import strips
@@ -70,6 +70,7 @@ def render(grid: dict[str, Any], claims: list[Claim]) -> None:
         "gains": gains_table(grid, results),
         "sample_quality": quality_table(grid, results),
         "speed_up": speed_up_table(grid, results, cells),
+        "scalings": scaling_table(grid, results),
         "schedules": schedule_table(grid, results),
         "costs": cost_table(grid, spent),
     }
@@ -126,6 +127,7 @@ def _report(
         "unjudged": not_run_claims(judged),
         "with_arms": bool(compared_arms(grid, results)),
         "with_gains": bool(tables["gains"].shown),
+        "with_scalings": bool(tables["scalings"].shown),
         "with_schedules": bool(tables["schedules"].shown),
         "with_generators": any(stage == "evaluate_generator" for stage, _, _ in planned),
         "measurement": measurement(results),

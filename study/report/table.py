@@ -6,8 +6,16 @@ from typing import Any
 
 import pandas as pd
 
-from study.config import Cell
-from study.report.names import CONTROL, NOT_IN_GRID, NOT_RUN, arm_rank, controls, generator
+from study.config import Cell, Scaling
+from study.report.names import (
+    CONTROL,
+    NOT_IN_GRID,
+    NOT_RUN,
+    SCHEDULE,
+    arm_rank,
+    controls,
+    generator,
+)
 from study.report.results import instances, where
 from study.statistics import Estimate, t_interval
 from study.tracking import write_text
@@ -119,6 +127,8 @@ class Row:
             for key in ("data", "autoencoder", "scaling")
             if key in self.choices and len({other.choices.get(key) for other in same}) > 1
         ]
+        # The usual scaling goes without saying: names stay short, and differ without it.
+        differs = [each for each in differs if each != Scaling.standardised.value]
         only = self.choices.get("autoencoder", self.arm)
         return ", ".join([generator(name), *differs] if name else differs or [only])
 
@@ -154,6 +164,15 @@ def with_control(rows: list[Row]) -> list[Row]:
 def default_schedule(rows: list[Row]) -> list[Row]:
     """Generators with the default schedule and length; of others there is a table."""
     return [row for row in rows if not controls(row.choices["generator"])]
+
+
+def without_schedules(rows: list[Row]) -> list[Row]:
+    """Rows but those of other time shifts and rates, which a table compares; all if none is left.
+
+    What a figure has a panel of each.
+    """
+    left = [row for row in rows if not controls(row.choices.get("generator", "")).keys() & SCHEDULE]
+    return left or rows
 
 
 def mean_text(mean: float, high: float | None) -> str:

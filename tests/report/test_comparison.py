@@ -122,3 +122,21 @@ def test_a_verdict_by_generators_says_nothing_of_secondary_ones():
 
 def test_what_did_not_run_is_beside_nothing():
     assert beside(3, outcome(3, 0, [])) is None
+
+
+def test_a_claim_shows_what_no_earlier_one_has():
+    values = [0.30, 0.31, 0.29]
+    third = Judged(CLAIMS[3], [outcome(3, 0, values)], Verdict.supported)
+    fifth = Judged(CLAIMS[5], [outcome(5, 0, values), outcome(5, 1, values)], Verdict.supported)
+    judged = [third, fifth]
+    effects = [row["Effect"] for row in verdict_table(judged, endpoints_table(judged)).shown]
+    assert effects[0].startswith("DiT FD in-domain")
+    assert effects[1].startswith("DiT, scaling fixed, FD in-domain")
+
+
+def test_an_effect_that_the_second_extractor_contradicts_says_so():
+    made = outcome(3, 0, [0.30, 0.31, 0.29])
+    made.contradicted = True
+    judged = [Judged(CLAIMS[3], [made], Verdict.undecided)]
+    [row] = verdict_table(judged, endpoints_table(judged)).shown
+    assert row["Effect"].endswith(": the second extractor has another sign")

@@ -118,12 +118,12 @@ def test_generators_after_the_foremost_are_told_in_brief(
     for arm, sit, dit in (("plain", 10.0, 20.0), ("eq", 8.0, 15.0)):
         change(study, f"*-{arm}-0-sit-*.json", "fd_in_domain", sit)
         change(study, f"*-{arm}-0-dit-*.json", "fd_in_domain", dit)
-    assert not lines(study, "Further generators")
+    assert not lines(study, "Further comparisons")
     monkeypatch.setattr("study.report.findings.FOREMOST", 1)
-    head = "Further generators, the same gains in that order (n = 1): SiT"
-    assert lines(study, "Further generators") == [f"{head} +20.0 %."]
+    head = "Further comparisons, the same gains in that order (n = 1): SiT"
+    assert lines(study, "Further comparisons") == [f"{head} +20.0 %."]
     add(study, *MEASURED)
-    (further,) = lines(study, "Further generators")
+    (further,) = lines(study, "Further comparisons")
     assert further == f"{head} +20.0 %, +5.0 %, +20.0 %, +25.0 %."
     (first,) = lines(study, "Generators, ")
     assert first.endswith(": DiT 15 against 20, gain +25.0 % (n = 1, no interval).")

@@ -9,6 +9,7 @@ from synthetic import grid, write_tree
 
 from study import paths
 from study.report.headline import caption, headline_figure
+from study.report.names import FOREMOST
 from study.report.results import collect, read
 from study.report.speed import speed_up_table
 from study.report.table import Table
@@ -70,10 +71,25 @@ def test_of_many_generators_the_foremost_are_shown_and_the_caption_says_so(
     write_tree(study)
     results = collect(study, tmp_path / "reports/laptop/metrics")
     speed = Table("speed_up")
-    assert f"for 4 of {few + 3} generators, mean" in caption(study, results, speed)
+    assert f"for the first 4 of {few + 3} comparisons, mean" in caption(study, results, speed)
     many = drawn(tmp_path, study, speed)
     write_tree(study := grid([0]))
     assert drawn(tmp_path, study, speed) == many
+
+
+def test_data_of_the_figure_are_of_what_it_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    study = grid([0, 1])
+    for name, cell in list(study["evaluate_generator"].items()):
+        added = name.replace("-standardised", "-fixed")
+        study["evaluate_generator"][added] = cell | {"scaling": "fixed"}
+    write_tree(study)
+    drawn(tmp_path, study, Table("speed_up"))
+    data = pd.read_csv(tmp_path / "headline.csv")
+    keys = ["generator", "autoencoder", "scaling", "arm", "seed", "images_seen"]
+    assert not data.duplicated(keys).any()
+    panels = data[["generator", "autoencoder", "scaling"]].drop_duplicates()
+    assert len(panels) == FOREMOST
 
 
 def test_other_recipes_are_left_to_the_figures_that_follow(

@@ -24,8 +24,8 @@ OUTPUTS = {
     "costs.csv",
     *(f"tables/{name}.{kind}"
       for name in ("verdicts", "claims", "endpoints", "autoencoders", "equivariance", "transformed",
-                   "fine_tuning", "generators", "gains", "sample_quality", "schedules", "speed_up",
-                   "costs")
+                   "fine_tuning", "generators", "gains", "sample_quality", "scalings", "schedules",
+                   "speed_up", "costs")
       for kind in ("md", "csv", "tex")),
     *(f"figures/{name}.{kind}"
       for name in ("headline", "convergence", "arms", "training", "fine_tuning", "spectra",
