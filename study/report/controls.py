@@ -44,7 +44,7 @@ def schedule_table(grid: dict[str, Any], results: pd.DataFrame) -> Table:
             groups.setdefault(kind, {}).setdefault(chosen["generator"], {})[row.arm] = row
     for (default, *_), schedules in groups.items():
         if found := _compare(table, "Schedule", schedules, default, results):
-            _add_best(table, found, default, results)
+            _add_best(table, found, schedules[default][CONTROL], results)
     if table.shown:
         table.notes = [
             *_notes(results),
@@ -94,29 +94,21 @@ def _compare(
     seeds = {name: _both(found) & _both(ends[default]) for name, found in ends.items()}
     others = set[int]().union(*(seeds[name] for name in known if name != default))
     seeds[default] = others or seeds[default]
-    name, *_ = known
-    first = {"Generator": generator(namesake(known[name][CONTROL].choices["generator"]))}
-    for name in known:
-        choices = known[name][CONTROL].choices
+    for name, rows in known.items():
         shown = told(name) or _DEFAULT if title == "Schedule" else name
-        _add(
-            table,
-            {**first, title: shown},
-            {key: value for key, value in choices.items() if key != "arm"},
-            ends[name],
-            seeds[name],
-            results,
-        )
+        head = _head(rows[CONTROL]) | {title: shown}
+        _add(table, head, dict(rows[CONTROL].group), ends[name], seeds[name], results)
     return ends
 
 
-def _add_best(table: Table, ends: dict[str, Ends], default: str, results: pd.DataFrame) -> None:
+def _add_best(table: Table, ends: dict[str, Ends], row: Row, results: pd.DataFrame) -> None:
     metric = first_present(results, FRECHET)
     seeds = set.intersection(*(_both(found) for found in ends.values()))
-    shown = {"Generator": generator(default), "Schedule": f"best of {len(ends)}"}
-    numbers: dict[str, Any] = {"generator": f"best of {len(ends)}"}
+    shown = _head(row) | {"Schedule": f"best of {len(ends)}"}
+    numbers = dict(row.group) | {"generator": shown["Schedule"]}
+    default = ends[row.choices["generator"]]
     if not seeds:
-        _add(table, shown, numbers, ends[default], seeds, results)
+        _add(table, shown, numbers, default, seeds, results)
         return
     best = {
         arm: min(ends, key=lambda name: fmean(ends[name][metric][arm][seed] for seed in seeds))
@@ -124,11 +116,14 @@ def _add_best(table: Table, ends: dict[str, Ends], default: str, results: pd.Dat
     }
     names = "; ".join(f"`{arm}`: {told(name) or _DEFAULT}" for arm, name in best.items())
     shown["Schedule"] += f" ({names})"
-    own = {
-        each: {arm: ends[name][each][arm] for arm, name in best.items()} for each in ends[default]
-    }
+    own = {each: {arm: ends[name][each][arm] for arm, name in best.items()} for each in default}
     numbers |= {f"best_{arm}": name for arm, name in best.items()}
     _add(table, shown, numbers, own, seeds, results)
+
+
+def _head(row: Row) -> dict[str, str]:
+    name = generator(namesake(row.choices["generator"]))
+    return {"Generator": name, "Autoencoder": row.choices["autoencoder"]}
 
 
 def _add(

@@ -56,6 +56,8 @@ def _values(pairs: list[tuple[dict[str, Any], Any]]) -> str:
 
 
 def _by_value(values: dict[str, str]) -> str:
+    if all(value == name for name, value in values.items()):
+        return ", ".join(values)
     holders: dict[str, list[str]] = {}
     for name, value in values.items():
         holders.setdefault(value, []).append(name)
