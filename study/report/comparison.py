@@ -69,7 +69,7 @@ def beside(claim: int, outcome: Outcome) -> Beside | None:
 
 def verdict_table(judged: list[Judged], endpoints: Table) -> Table:
     """A short row per claim that ran: verdict, effect of an endpoint that gave it, the paper's."""
-    table, told = Table("verdicts"), set[str]()
+    table, seen = Table("verdicts"), set[str]()
     for each in judged:
         pairs = [(o, beside(each.claim.number, o)) for o in each.outcomes if o.endpoint.primary]
         ran = [(o, b) for o, b in pairs if b is not None]
@@ -78,10 +78,10 @@ def verdict_table(judged: list[Judged], endpoints: Table) -> Table:
         # Beside "opposite", an endpoint that is supported would mislead; one that an earlier claim
         # has shown would tell less than another.
         same = [r for r in ran if r[0].verdict is each.verdict] or ran
-        texts = [_told(_row_of(endpoints, judged, outcome), outcome) for outcome, _ in same]
-        place = next((i for i, text in enumerate(texts) if text not in told), 0)
+        texts = [_effect(_row_of(endpoints, judged, outcome), outcome) for outcome, _ in same]
+        place = next((i for i, text in enumerate(texts) if text not in seen), 0)
         (outcome, first), effect = same[place], texts[place]
-        told.add(effect)
+        seen.add(effect)
         more = f"; 1 of {len(pairs)} endpoints" if len(pairs) > 1 else ""
         more += f"; needs {', '.join(each.missing)}" if each.missing else ""
         more += _of_generators(each)
@@ -105,7 +105,7 @@ def verdict_table(judged: list[Judged], endpoints: Table) -> Table:
     return table
 
 
-def _told(row: dict[str, str], outcome: Outcome) -> str:
+def _effect(row: dict[str, str], outcome: Outcome) -> str:
     return f"{row['Measure']}: {effect_text(outcome)}{OTHER_SIGN * outcome.contradicted}"
 
 

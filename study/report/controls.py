@@ -21,8 +21,7 @@ from study.report.names import (
 )
 from study.report.results import where
 from study.report.table import Row, Table, default_schedule, gain_text, mean_text, table_rows
-from study.report.tables import checkpoint, distances
-from study.statistics import paired_gain
+from study.report.tables import checkpoint, distances, gain_of
 
 Ends = dict[str, dict[str, dict[int, float]]]
 """Distances at the last checkpoint, by metric, arm and seed."""
@@ -43,7 +42,8 @@ def schedule_table(grid: dict[str, Any], results: pd.DataFrame) -> Table:
             kind = (namesake(chosen["generator"]), chosen["autoencoder"], chosen["scaling"])
             groups.setdefault(kind, {}).setdefault(chosen["generator"], {})[row.arm] = row
     for (default, *_), schedules in groups.items():
-        if found := _compare(table, "Schedule", schedules, default, results):
+        named = {name: told(name) or _DEFAULT for name in schedules}
+        if found := _compare(table, "Schedule", schedules, named, default, results):
             _add_best(table, found, schedules[default][CONTROL], results)
     if table.shown:
         table.notes = [
@@ -65,7 +65,7 @@ def scaling_table(grid: dict[str, Any], results: pd.DataFrame) -> Table:
             kind = (row.choices["generator"], row.choices["autoencoder"])
             groups.setdefault(kind, {}).setdefault(row.choices["scaling"], {})[row.arm] = row
     for scalings in groups.values():
-        _compare(table, "Scaling", scalings, Scaling.standardised.value, results)
+        _compare(table, "Scaling", scalings, {}, Scaling.standardised.value, results)
     if table.shown:
         table.notes = [
             *_notes(results),
@@ -79,25 +79,27 @@ def _compare(
     table: Table,
     title: str,
     alternatives: dict[str, dict[str, Row]],
+    named: dict[str, str],
     default: str,
     results: pd.DataFrame,
 ) -> dict[str, Ends]:
     """Add a row per alternative, the default first; returns their distances, empty for one alone.
 
-    Each is over the seeds that it shares with the default; the default over those of any other.
+    Each is over the seeds that it shares with the default, or its own where it shares none; the
+    default over those of any other.
     """
     known = {name: rows for name, rows in alternatives.items() if len(rows) == 2}
     if default not in known or len(known) < 2:
         return {}
     known = {default: known.pop(default), **known}
     ends = {name: _ends(rows, results) for name, rows in known.items()}
-    seeds = {name: _both(found) & _both(ends[default]) for name, found in ends.items()}
-    others = set[int]().union(*(seeds[name] for name in known if name != default))
-    seeds[default] = others or seeds[default]
+    own = _both(ends[default])
+    shared = {name: _both(found) & own for name, found in ends.items() if name != default}
+    shared[default] = set[int]().union(*shared.values())
     for name, rows in known.items():
-        shown = told(name) or _DEFAULT if title == "Schedule" else name
-        head = _head(rows[CONTROL]) | {title: shown}
-        _add(table, head, dict(rows[CONTROL].group), ends[name], seeds[name], results)
+        head = _head(rows[CONTROL]) | {title: named.get(name, name)}
+        seeds = shared[name] or _both(ends[name])
+        _add(table, head, dict(rows[CONTROL].group), ends[name], seeds, results)
     return ends
 
 
@@ -144,11 +146,13 @@ def _add(
         numbers[f"{main}_{arm}"] = mean
     for metric, of_arms in ends.items():
         both = sorted(seeds & _both({metric: of_arms}))
-        values = {arm: [found[seed] for seed in both] for arm, found in of_arms.items()}
-        gain = paired_gain(values[TREATMENT], values[CONTROL]) if both else None
-        shown[f"Gain, {named[metric]}"] = gain_text(gain, seeds=False) if gain else NOT_RUN
+        gain = gain_of([(of_arms[TREATMENT][seed], of_arms[CONTROL][seed]) for seed in both])
+        absent = "not measured" if seeds else NOT_RUN
+        # The number of seeds stands in the row, but for a measure that not all of them have.
+        text = gain_text(gain, seeds=len(both) < len(seeds)) if gain else absent
+        shown[f"Gain, {named[metric]}"] = text
         names = (f"{metric}_gain{end}" for end in ("", "_low", "_high", "_n"))
-        numbers |= dict(zip(names, gain or (NOT_RUN, None, None, None), strict=True))
+        numbers |= dict(zip(names, gain or (absent, None, None, None), strict=True))
     table.add(shown, numbers)
 
 
@@ -170,6 +174,6 @@ def _notes(results: pd.DataFrame) -> list[str]:
     name = label(first_present(results, FRECHET))
     return [
         f"{name} at the last checkpoint, mean over the seeds named, which a row shares with the "
-        f"first; the first has those of any other. Gain of `{TREATMENT}` over `{CONTROL}`, paired "
-        "by seed, with Student-t 95 % interval."
+        "first; the first has those of any other, or all before one has run. Gain of "
+        f"`{TREATMENT}` over `{CONTROL}`, paired by seed, with Student-t 95 % interval."
     ]

@@ -12,9 +12,11 @@ from study.report.names import (
     NOT_IN_GRID,
     NOT_RUN,
     SCHEDULE,
+    TREATMENT,
     arm_rank,
     controls,
     generator,
+    namesake,
 )
 from study.report.results import instances, where
 from study.statistics import Estimate, t_interval
@@ -124,11 +126,12 @@ class Row:
         same = [other for other in rows if other.choices.get("generator") == name]
         differs = [
             self.choices[key]
-            for key in ("data", "autoencoder", "scaling")
+            for key in ("data", "autoencoder")
             if key in self.choices and len({other.choices.get(key) for other in same}) > 1
         ]
-        # The usual scaling goes without saying: names stay short, and differ without it.
-        differs = [each for each in differs if each != Scaling.standardised.value]
+        # The usual scaling goes without saying; another is named whatever stands beside it.
+        scaling = self.choices.get("scaling", Scaling.standardised.value)
+        differs += [scaling] * (scaling != Scaling.standardised.value)
         only = self.choices.get("autoencoder", self.arm)
         return ", ".join([generator(name), *differs] if name else differs or [only])
 
@@ -167,12 +170,17 @@ def default_schedule(rows: list[Row]) -> list[Row]:
 
 
 def without_schedules(rows: list[Row]) -> list[Row]:
-    """Rows but those of other time shifts and rates, which a table compares; all if none is left.
+    """Rows but those of other time shifts and rates that stand in a table beside their default."""
+    known = [row.choices for row in rows]
 
-    What a figure has a panel of each.
-    """
-    left = [row for row in rows if not controls(row.choices.get("generator", "")).keys() & SCHEDULE]
-    return left or rows
+    def in_table(row: Row) -> bool:
+        name = row.choices.get("generator", "")
+        if row.arm not in (CONTROL, TREATMENT) or not controls(name):
+            return False
+        default = row.choices | {"generator": namesake(name)}
+        return controls(name).keys() <= SCHEDULE and default in known
+
+    return [row for row in rows if not in_table(row)]
 
 
 def mean_text(mean: float, high: float | None) -> str:

@@ -1,14 +1,17 @@
 """Both arms with other schedules and other scales of latents."""
 
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from PIL import Image
 from synthetic import profile_grid
 
 from study import paths
 from study.config import load_grid
 from study.report.controls import scaling_table, schedule_table
+from study.report.curves import convergence
 from study.report.names import controls
 from study.report.results import instances
 from study.report.table import table_rows, without_schedules
@@ -89,13 +92,14 @@ def test_scalings_stand_beside_each_other_on_equal_seeds() -> None:
     study, results = lab(eq_sit=8.0, eq_dit=7.0)
     fixed = (results["scaling"] == "fixed") & (results["arm"] == "eq")
     results.loc[fixed, "value"] = 9.0
+    results.loc[results["autoencoder"] != "taesd", "value"] = 1.0
     table = scaling_table(study, results)
     rows = {(row["Generator"], row["Scaling"]): row for row in table.shown}
     assert list(rows) == [
         *(("SiT", "standardised"), ("SiT", "fixed")),
         *(("DiT", "standardised"), ("DiT", "fixed")),
     ]
-    assert {row["Seeds"] for row in rows.values()} == {"0, 1"}
+    assert {(row["Autoencoder"], row["Seeds"]) for row in rows.values()} == {("taesd", "0, 1")}
     gains = [row[f"{METRIC}_gain"] for row in table.numbers]
     assert gains == pytest.approx([0.2, 0.1, 0.3, 0.1], abs=1e-3)
 
@@ -135,6 +139,43 @@ def test_controls_are_told_by_name() -> None:
         assert content[fields[kind]] == factor
 
 
+def test_what_the_second_extractor_has_not_measured_is_told() -> None:
+    study, results = lab(eq_sit=8.0)
+    second = results.assign(metric=f"{METRIC}_self_supervised", value=5.0)
+    fixed, dit = second["scaling"] == "fixed", second["generator"] == "dit"
+    kept = pd.DataFrame(second[~(fixed & ((second["seed"] == 1) | dit))])
+    table = scaling_table(study, pd.concat([results, kept]))
+    gains = [row["Gain, FD in-domain self-supervised 10k"] for row in table.shown]
+    assert gains[0].startswith("+0.0 % [")
+    assert gains[1] == "+0.0 % (n = 1, no interval)"
+    assert gains[3] == "not measured"
+
+
+def test_what_ran_without_its_default_is_shown() -> None:
+    study, results = lab(eq_sit=8.0)
+    usual = (results["scaling"] == "standardised") & (results["generator"] == "sit")
+    found = pd.DataFrame(results[~usual])
+    default, fixed = scaling_table(study, found).shown[:2]
+    assert (default["Seeds"], fixed["Seeds"]) == ("not run", "0, 1")
+    rows = {row["Schedule"]: row["Seeds"] for row in schedule_table(study, found).shown}
+    assert (rows["default"], rows["time shift 2"]) == ("not run", "0, 1")
+
+
+def test_the_default_stands_first() -> None:
+    study, results = lab()
+    cells = dict(reversed(study["evaluate_generator"].items()))
+    assert (
+        schedule_table(study | {"evaluate_generator": cells}, results).shown[0]["Schedule"]
+        == "default"
+    )
+
+
+def test_a_distance_of_zero_has_no_gain() -> None:
+    study, results = lab()
+    results.loc[results["scaling"] == "fixed", "value"] = 0.0
+    assert scaling_table(study, results).shown[1]["Gain, FD in-domain 10k"] == "not measured"
+
+
 def test_the_usual_scaling_goes_without_saying() -> None:
     rows = table_rows(lab()[0], "evaluate_generator")
     titles = {row.title(rows) for row in rows if row.choices["autoencoder"] == "taesd"}
@@ -147,3 +188,14 @@ def test_figures_have_no_panel_of_each_schedule() -> None:
     assert drawn == {"sit", "dit", "repa", "maskgit", "sit_steps_400"}
     others = [row for row in rows if row.choices["generator"] == "sit_rate_50"]
     assert without_schedules(others) == others
+
+
+def test_the_curves_have_no_panel_of_each_schedule(tmp_path: Path) -> None:
+    study, results = lab()
+    results = results.assign(images_seen=results["step"] * 512, low=None, high=None)
+    sizes = []
+    for kept in (results, results[~results["generator"].str.match("sit_(shift|rate)")]):
+        convergence(study, pd.DataFrame(kept), tmp_path / "convergence")
+        with Image.open(tmp_path / "convergence.png") as picture:
+            sizes.append(picture.size)
+    assert sizes[0] == sizes[1]
